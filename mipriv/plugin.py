@@ -54,11 +54,14 @@ def find(family: str, name: str) -> type:
     """
     one_of(name, names(family), family)
     module = importlib.import_module(f"{FAMILIES[family]}.{name}")
-    wanted = name.replace("_", "")
     for attribute, value in vars(module).items():
-        if isinstance(value, type) and attribute.lower() == wanted and value.__module__ == module.__name__:
+        if (
+            isinstance(value, type)
+            and _bare(attribute) == _bare(name)
+            and value.__module__ == module.__name__
+        ):
             return value
-    raise InputError(f"{module.__name__} holds no class named after it (any case of {wanted!r})")
+    raise InputError(f"{module.__name__} holds no class named after it (any case of {_bare(name)!r})")
 
 
 def knobs(family: str, name: str) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def knobs(family: str, name: str) -> dict[str, Any]:
     return {field.name: field.type for field in dataclasses.fields(cls) if field.init}
 
 
-def load(family: str, name: str, **knobs_given: Any) -> Any:
+def load(family: str, name: str, /, **knobs_given: Any) -> Any:
     """Build the plug-in `name` of `family`.
 
     Raises:
@@ -82,6 +85,10 @@ def load(family: str, name: str, **knobs_given: Any) -> Any:
     if missing:
         raise InputError(f"{family} {name}: missing {', '.join(missing)}")
     return cls(**knobs_given)
+
+
+def _bare(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _has_no_default(field: dataclasses.Field[Any]) -> bool:

@@ -1,0 +1,47 @@
+# Everything runs in .venv, which is made on first use. Nothing else is needed than Python 3.11+, git and make.
+PYTHON ?= python3
+VENV := .venv
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+INSTALLED := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run smoke grid test lint publish ui clean
+
+help:  ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## .venv with the pinned dependencies
+
+$(INSTALLED): pyproject.toml constraints.txt assets.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or later is needed; set PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r assets.txt
+	@touch $@
+
+run: $(INSTALLED)  ## The whole pipeline at the scale of params.yaml, then the leakage table
+	@$(RUN) python -m flows.whole
+
+smoke: $(INSTALLED)  ## The fewest rows that reach every stage, in a copy under .scales/smoke
+	@$(RUN) python -m flows.scale smoke
+
+grid: $(INSTALLED)  ## Every row with three training seeds, in a copy under .scales/grid
+	@$(RUN) python -m flows.scale grid
+
+test: $(INSTALLED) lint  ## Linter, import contracts, type checker, tests
+	@$(RUN) python -m pytest
+
+lint: $(INSTALLED)  ## Linter, import contracts, type checker
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) lint-imports --no-logo
+	@$(RUN) mypy
+
+publish: $(INSTALLED)  ## Replay every event file into MLflow; twice changes nothing
+	@$(RUN) python -m tasks.engine.publisher --events out/events
+
+ui: $(INSTALLED)  ## The MLflow browser on loopback
+	@$(RUN) python -m flows.ui
+
+clean:  ## Remove what runs leave behind, the environment and DVC's cache aside
+	rm -rf out .cells .scales mlflow.db mlartifacts

@@ -1,0 +1,39 @@
+"""The project as a folder: where it is, and the paths that `dvc.yaml` gives names to."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+
+def fail(message: str) -> None:
+    """End the process with one line on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def root() -> Path:
+    """The current folder, which must be a project."""
+    here = Path.cwd()
+    if not (here / "dvc.yaml").is_file():
+        fail(f"{here} holds no dvc.yaml; run from the project's top folder")
+    return here
+
+
+def artifact(project: Path, name: str) -> Path:
+    """The path under `artifacts` in `dvc.yaml`: no other file spells an output's path."""
+    described = YAML(typ="safe").load((project / "dvc.yaml").read_text(encoding="utf-8"))
+    return project / described["artifacts"][name]["path"]
+
+
+def files(project: Path) -> list[str]:
+    """Tracked files and new ones that git does not ignore, as they lie in the working tree.
+
+    Outside of a git checkout there is nothing to tell sources from results, so that ends the process.
+    """
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        fail(f"{project} is no git checkout: {listed.stderr.strip()}")
+    return sorted(name for name in set(listed.stdout.split("\0")) if name and (project / name).is_file())

@@ -1,0 +1,91 @@
+"""A prepared dataset: its image folder and its manifest, read together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mipriv.data.images import ImageStore
+from mipriv.data.manifest import Manifest, attributes_sha256
+from mipriv.data.splits import PRIVATE, PUBLIC, SPLITS
+from mipriv.errors import InputError
+from mipriv.plugin import one_of
+
+MANIFEST = "manifest.json"
+POOLS = {"public": PUBLIC, "private": PRIVATE}
+
+Pool = Literal["public", "private"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images, labels and attributes by split; the labels of a pool are 0 to K-1 in natural order of names."""
+
+    store: ImageStore
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> "Dataset":
+        """Open the folder that holds an image folder and its `MANIFEST`.
+
+        Raises:
+            InputError: one of the two is missing or damaged, or they are not of the same data.
+        """
+        store, manifest = ImageStore.open(folder), Manifest.load(folder / MANIFEST)
+        labels = [store.label_names[i] for i in store.labels]
+        for what, stored, written in (
+            ("labels", labels, [label for _, label, _ in manifest.records]),
+            ("attributes", attributes_sha256(store.attribute_names, store.attributes), manifest.attributes),
+            ("shape", store.images.shape[1:], (*manifest.transform.size, manifest.transform.channels)),
+        ):
+            if stored != written:
+                raise InputError(
+                    f"{str(folder)!r}: {what} differ between images and {MANIFEST}; prepare again"
+                )
+        return cls(store, manifest)
+
+    def split(self, name: str) -> tuple[Tensor, Tensor]:
+        """Images float32 [n, C, H, W] in [0, 1], and labels int64 [n] within the pool.
+
+        Raises:
+            InputError: no such split.
+        """
+        indices = self._indices(name)
+        labels = np.searchsorted(self._people(name.split("/")[0]), self.store.labels[indices])
+        return self.store.tensor(indices), torch.from_numpy(labels)
+
+    def attributes(self, split: str) -> Tensor:
+        """float32 [n, A], rows as in `split`, columns as in `store.attribute_names`."""
+        return torch.from_numpy(np.asarray(self.store.attributes)[self._indices(split)])
+
+    def num_classes(self, pool: Pool) -> int:
+        """People in a pool."""
+        return len(self._people(pool))
+
+    def names(self, pool: Pool) -> list[str]:
+        """Names of the people in a pool, in the order of their labels."""
+        return [self.store.label_names[i] for i in self._people(pool)]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, height, width, channels = self.store.images.shape
+        return channels, height, width
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 that identifies images, labels, attributes and splits."""
+        return self.manifest.digest
+
+    def _indices(self, split: str) -> NDArray[np.int64]:
+        one_of(split, SPLITS, "split")
+        return self.manifest.splits[split]
+
+    def _people(self, pool: str) -> NDArray[np.int64]:
+        """Labels of the image folder that a pool has, sorted."""
+        one_of(pool, POOLS, "pool")
+        return np.unique(np.concatenate([self.store.labels[self._indices(split)] for split in POOLS[pool]]))

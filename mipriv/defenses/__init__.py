@@ -1,0 +1,61 @@
+"""Training-time defences: what they change about training a classifier.
+
+Each module here is a plug-in that subclasses `Defense`. Every step is a no-op by default, so a
+defence states only what it changes. Defences know nothing of attacks.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step offers a defence's loss.
+
+    Attributes:
+        images: [n, C, H, W], augmented.
+        labels: [n] int64.
+        logits: [n, K].
+        epoch: from 0.
+    """
+
+    images: Tensor
+    labels: Tensor
+    logits: Tensor
+    epoch: int
+
+
+class Defense:
+    """A defence; as it stands, none at all. It may hold optimisers and modules of its own."""
+
+    def prepare(self, model: nn.Module, image_shape: tuple[int, int, int]) -> None:
+        """Change the model before training: freeze, insert, replace.
+
+        Raises:
+            InputError: the model does not have what the defence names.
+        """
+
+    def before_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Called once the model is in training mode, at the start of every epoch."""
+
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """Scalar to be minimised; the mean cross-entropy unless a defence says otherwise."""
+        return F.cross_entropy(batch.logits, batch.labels)
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Called after every optimiser step."""
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Called after every epoch; may replace parameters."""
+
+    def release(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """What leaves the client when `features` are sent; active whenever the defence is attacked."""
+        return features
+
+    def state(self) -> dict[str, Any]:
+        """The defence's own state, as tensors and numbers."""
+        return {}

@@ -1,0 +1,120 @@
+"""Points with 95% intervals. Every figure that is shown passes through here.
+
+Reconstructions of one identity are not independent, nor are victims of one training seed, so what
+is resampled is identities and seeds, never images.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from mipriv.errors import InputError
+
+LEVEL = 0.95
+RESAMPLES = 4_000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A point, its 95% interval, and what it was computed from.
+
+    Attributes:
+        point: the estimate.
+        low: lower end.
+        high: upper end.
+        n: independent units (identities, or images for a proportion).
+        seeds: training seeds averaged over.
+        method: how the interval was found.
+    """
+
+    point: float
+    low: float
+    high: float
+    n: int
+    seeds: int
+    method: str
+
+
+def proportion(successes: int, trials: int) -> Figure:
+    """Clopper and Pearson's exact binomial interval (Biometrika 1934).
+
+    Raises:
+        InputError: no trials, or more successes than trials.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise InputError(
+            f"proportion: {successes} of {trials}; allowed: 0 <= successes <= trials, trials > 0"
+        )
+    interval = stats.binomtest(successes, trials).proportion_ci(LEVEL, "exact")
+    return Figure(successes / trials, float(interval.low), float(interval.high), trials, 1, "clopper-pearson")
+
+
+def mean(values: NDArray[np.float64], seed: int = 0) -> Figure:
+    """Mean over seeds and identities, by the pigeonhole bootstrap (Owen, Annals of Applied Statistics 2007).
+
+    Identities and, where there are several, seeds are resampled independently and their weights
+    multiplied, which is conservative for crossed random effects. The interval is the percentile one.
+
+    Args:
+        values: [S, I], a figure a training seed and identity.
+        seed: of the resampling.
+
+    Raises:
+        InputError: fewer than 2 identities, another shape, or a value that is not finite.
+    """
+    values = _checked(values)
+    point = float(values.mean())
+    low, high = _bootstrap(values, seed)
+    method = "pigeonhole bootstrap"
+    # Where every unit agrees (all hits, or none) resampling sees no spread: the exact interval over
+    # identities, which are the independent trials, says what could still hold.
+    if np.ptp(values) == 0 and values.flat[0] in (0.0, 1.0):
+        exact = proportion(round(point * values.shape[1]), values.shape[1])
+        low, high, method = exact.low, exact.high, exact.method
+    return Figure(point, low, high, values.shape[1], values.shape[0], method)
+
+
+def paired_difference(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0) -> Figure:
+    """Mean of a - b over the same seeds and identities: both [S, I]; see `mean`.
+
+    Raises:
+        InputError: the two do not pair.
+    """
+    if a.shape != b.shape:
+        raise InputError(f"paired difference: shapes {a.shape} and {b.shape}; allowed: equal shapes")
+    values = _checked(np.asarray(a) - np.asarray(b))
+    point = float(values.mean())
+    low, high = _bootstrap(values, seed)
+    method = "paired pigeonhole bootstrap"
+    if not values.any():
+        reach = proportion(0, values.shape[1]).high
+        low, high, method = -reach, reach, "clopper-pearson, either way"
+    return Figure(point, low, high, values.shape[1], values.shape[0], method)
+
+
+def _bootstrap(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    weights = _weights(values.shape, np.random.Generator(np.random.PCG64(seed)))
+    means = np.einsum("bs,bi,si->b", *weights, values, optimize=True)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _checked(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
+        raise InputError(f"mean: values of shape {values.shape}; allowed: [seeds >= 1, identities >= 2]")
+    if not np.isfinite(values).all():
+        raise InputError("mean: a value is not finite; allowed: finite numbers")
+    return values
+
+
+def _weights(
+    shape: tuple[int, ...], random: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights [RESAMPLES, S] and [RESAMPLES, I], each row summing to one; a single seed is not resampled."""
+    seeds, identities = shape
+    by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
+    by_identity = random.multinomial(identities, np.full(identities, 1 / identities), RESAMPLES) / identities
+    return by_seed, by_identity

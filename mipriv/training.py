@@ -1,0 +1,204 @@
+"""The one supervised training loop: victims, judges and public backbones all pass through it."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mipriv import draws
+from mipriv.data.augment import Augment
+from mipriv.defenses import Batch, Defense
+from mipriv.errors import InputError
+from mipriv.plugin import one_of
+
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step; a last batch of one is joined to the one before it.
+        optimizer: `sgd` or `adam`.
+        lr: learning rate at the start.
+        momentum: of SGD (Nesterov off); Adam's first decay rate.
+        weight_decay: L2 penalty.
+        schedule: `constant`, or `cosine` to zero over the steps.
+        select: which epoch's weights are kept: `last`, or `best` on validation accuracy (ties: lower
+            validation loss). The test set is never read.
+        precision: `fp32`, or `bf16` autocast of the forward pass.
+        augment: random view of every training image.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    select: str = "best"
+    precision: str = "fp32"
+    augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        one_of(self.optimizer, ("sgd", "adam"), "optimizer")
+        one_of(self.schedule, ("constant", "cosine"), "schedule")
+        one_of(self.select, ("last", "best"), "select")
+        one_of(self.precision, ("fp32", "bf16"), "precision")
+        for name in ("epochs", "batch_size", "lr"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name}: {getattr(self, name)}; allowed: above 0")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch measured; losses are means over images, accuracies fractions."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class History:
+    """Every epoch, and the one whose weights were kept."""
+
+    epochs: list[Epoch]
+    kept: Epoch
+
+
+def train(
+    model: nn.Module,
+    training: Pair,
+    validation: Pair,
+    recipe: Recipe,
+    defense: Defense,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> History:
+    """Train a classifier in place, on the device it lies on.
+
+    Args:
+        model: [n, C, H, W] to logits [n, K]; left in evaluation mode with the selected weights.
+        training: images [n, C, H, W] in [0, 1] and labels [n] int64.
+        validation: the same, for selection.
+        recipe: see `Recipe`.
+        defense: prepared on the model by this call; use `Defense()` for plain training.
+        seed: of the order of images, their views, and dropout.
+        progress: called with (epochs done, epochs).
+    """
+    defense.prepare(model, tuple(training[0].shape[1:]))  # type: ignore[arg-type]
+    with draws.seeded(seed, "dropout"):
+        return _epochs(model, training, validation, recipe, defense, seed, progress)
+
+
+def _epochs(
+    model: nn.Module,
+    training: Pair,
+    validation: Pair,
+    recipe: Recipe,
+    defense: Defense,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> History:
+    order = draws.generator(seed, "order and views")
+    batches = max(1, math.ceil(len(training[0]) / recipe.batch_size))
+    optimizer, scheduler = _optimizer(model, recipe, recipe.epochs * batches)
+    history: list[Epoch] = []
+    kept: tuple[Epoch, dict[str, Tensor]] | None = None
+    step = 0
+    for epoch in range(recipe.epochs):
+        model.train()
+        defense.before_epoch(model, epoch)
+        total = torch.zeros(2, dtype=torch.float64)
+        for rows in _batches(len(training[0]), recipe.batch_size, order):
+            batch = _forward(model, training, rows, recipe, order, epoch)
+            loss = defense.loss(batch, step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+            defense.after_step(model, step)
+            step += 1
+            hits = (batch.logits.argmax(1) == batch.labels).sum()
+            total += torch.tensor([loss.item() * len(rows), hits.item()])
+        defense.after_epoch(model, epoch)
+        means = (total / len(training[0])).tolist()
+        history.append(Epoch(epoch, means[0], means[1], *score(model, validation)))
+        if recipe.select == "last" or kept is None or _rank(history[-1]) >= _rank(kept[0]):
+            kept = history[-1], copy.deepcopy(model.state_dict())
+        if progress:
+            progress(epoch + 1, recipe.epochs)
+    assert kept is not None
+    model.load_state_dict(kept[1])
+    model.eval()
+    return History(history, kept[0])
+
+
+@torch.no_grad()
+def logits(model: nn.Module, images: Tensor, chunk: int = 256) -> Tensor:
+    """Logits [n, K] in evaluation mode, computed in chunks; the model's mode is restored."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    out = torch.cat([model(part.to(device)).float() for part in images.split(chunk)])
+    model.train(was_training)
+    return out
+
+
+def score(model: nn.Module, pair: Pair) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy on images and labels."""
+    out = logits(model, pair[0])
+    labels = pair[1].to(out.device)
+    accuracy = (out.argmax(1) == labels).double().mean().item()
+    return F.cross_entropy(out, labels).item(), accuracy
+
+
+def _rank(epoch: Epoch) -> tuple[float, float]:
+    return epoch.validation_accuracy, -epoch.validation_loss
+
+
+def _forward(
+    model: nn.Module, training: Pair, rows: Tensor, recipe: Recipe, generator: torch.Generator, epoch: int
+) -> Batch:
+    device = next(model.parameters()).device
+    uniforms = torch.rand(len(rows), Augment.DRAWS, generator=generator)
+    images = recipe.augment(training[0][rows].to(device), uniforms)
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        out = model(images)
+    return Batch(images, training[1][rows].to(device), out.float(), epoch)
+
+
+def _batches(count: int, size: int, generator: torch.Generator) -> list[Tensor]:
+    parts = list(torch.randperm(count, generator=generator).split(size))
+    # Batch normalisation has no variance over one image.
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def _optimizer(
+    model: nn.Module, recipe: Recipe, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(weights, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    else:
+        betas = (recipe.momentum, 0.999)
+        optimizer = torch.optim.Adam(weights, recipe.lr, betas, weight_decay=recipe.weight_decay)
+
+    def factor(step: int) -> float:
+        return 1.0 if recipe.schedule == "constant" else (1 + math.cos(math.pi * min(step / steps, 1))) / 2
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

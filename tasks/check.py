@@ -1,0 +1,186 @@
+"""Stage `check`: every parameter against everything else, before any work.
+
+DVC removes a stage's outputs before it runs the stage, so a mistake that a stage finds by itself has
+already cost its last result. Every stage depends on this one, whose output never changes: it fails
+first, and nothing else is touched.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mipriv.data.splits import plan_splits
+from mipriv.defenses import Defense
+from mipriv.errors import InputError
+from mipriv.models import classifiers
+from mipriv.models.weights import refuse_unknown
+from mipriv.plugin import one_of
+from tasks import evaluate, finetune, invert, judge, pretrain, prior
+from tasks import prepare as preparation
+from tasks import report as reporting
+from tasks.engine import params
+from tasks.engine.params import plugin_knobs
+
+M = TypeVar("M")
+Shape = tuple[int, int, int]
+
+
+class Parameters:
+    """The typed blocks of `params.yaml`, checked one by one and then against each other."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        blocks = {
+            "prepare": preparation.Prepare,
+            "pretrain": pretrain.Pretrain,
+            "finetune": finetune.Finetune,
+            "prior": prior.Priors,
+            "judge": judge.Judges,
+            "invert": invert.Invert,
+            "evaluate": evaluate.Evaluate,
+            "report": reporting.Report,
+            "cost": params.Cost,
+        }
+        for name in values:
+            one_of(name, blocks, "params.yaml: block")
+        for name in blocks:
+            one_of(name, values, "params.yaml: block")
+        self.prepare = params.validate(preparation.Prepare, values["prepare"], "prepare")
+        self.pretrain = params.validate(pretrain.Pretrain, values["pretrain"], "pretrain")
+        self.finetune = params.validate(finetune.Finetune, values["finetune"], "finetune")
+        self.prior = params.validate(prior.Priors, values["prior"], "prior")
+        self.judge = params.validate(judge.Judges, values["judge"], "judge")
+        self.invert = params.validate(invert.Invert, values["invert"], "invert")
+        self.evaluate = params.validate(evaluate.Evaluate, values["evaluate"], "evaluate")
+        self.report = params.validate(reporting.Report, values["report"], "report")
+        self.cost = params.validate(params.Cost, values["cost"], "cost")
+
+    @property
+    def image_shape(self) -> Shape:
+        """(C, H, W) of the prepared images."""
+        height, width = self.prepare.transform.size
+        return self.prepare.transform.channels, height, width
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Refuse the first mistake in the parameters.
+
+    Raises:
+        InputError: one line that names the key, what it was and what is allowed.
+    """
+    wanted = Parameters(values)
+    people = _data(wanted)
+    _backbones(wanted)
+    _victims(wanted, people)
+    _priors(wanted)
+    _judges(wanted)
+    _attacks(wanted, people)
+
+
+def _data(wanted: Parameters) -> int:
+    """Private people, once the source is known to have as many images of as many people as are asked for."""
+    labels = [record.label for record in wanted.prepare.load_source().records()]
+    splits = plan_splits(labels, wanted.prepare.split)
+    return len({labels[i] for i in splits["private/train"]})
+
+
+def _backbones(wanted: Parameters) -> None:
+    for name, row in wanted.pretrain.rows.items():
+        where = f"pretrain.rows.{name}"
+        plugin_knobs("classifier", row.arch, row.knobs, f"{where}.knobs")
+        if row.weights is not None:
+            at(f"{where}.weights", refuse_unknown, row.weights)
+
+
+def _victims(wanted: Parameters, people: int) -> None:
+    for name, row in wanted.finetune.rows.items():
+        where = f"finetune.rows.{name}"
+        known(f"{where}.backbone", row.backbone, wanted.pretrain.rows)
+        known(f"{where}.recipe", row.recipe, wanted.finetune.recipes)
+        distinct(f"{where}.seeds", row.seeds)
+        defense: Defense = plugin_knobs("defense", row.defense, row.knobs, f"{where}.knobs")
+        backbone = wanted.pretrain.rows[row.backbone]
+        architecture = plugin_knobs(
+            "classifier", backbone.arch, backbone.knobs, f"pretrain.rows.{row.backbone}.knobs"
+        )
+        model = classifiers.build(architecture, people, wanted.image_shape, seed=0)
+        at(f"{where}.knobs", defense.prepare, model, wanted.image_shape)
+
+
+def _priors(wanted: Parameters) -> None:
+    for name, row in wanted.prior.rows.items():
+        generator = plugin_knobs("prior", row.generator, row.knobs, f"prior.rows.{name}.knobs")
+        at(f"prior.rows.{name}", generator.build, wanted.image_shape)
+
+
+def _judges(wanted: Parameters) -> None:
+    attacked = {
+        wanted.finetune.rows[row.victim].backbone
+        for row in wanted.invert.rows.values()
+        if row.victim in wanted.finetune.rows
+    }
+    taken = {wanted.pretrain.rows[backbone].arch for backbone in attacked}
+    for name, row in wanted.judge.rows.items():
+        plugin_knobs("classifier", row.arch, row.knobs, f"judge.rows.{name}.knobs")
+        if row.arch in taken:
+            victims = ", ".join(sorted(taken))
+            raise InputError(
+                f"params.yaml: judge.rows.{name}.arch: {row.arch!r} is a victim's; allowed: other than {victims}"
+            )
+
+
+def _attacks(wanted: Parameters, people: int) -> None:
+    for name, knobs in wanted.invert.attacks.items():
+        plugin_knobs("inversion", name, knobs, f"invert.attacks.{name}")
+    for name, row in wanted.invert.rows.items():
+        where = f"invert.rows.{name}"
+        known(f"{where}.attack", row.attack, wanted.invert.attacks)
+        known(f"{where}.victim", row.victim, wanted.finetune.rows)
+        known(f"{where}.prior", row.prior, wanted.prior.rows)
+        distinct(f"{where}.seeds", row.seeds)
+        for seed in row.seeds:
+            known(f"{where}.seeds", seed, wanted.finetune.rows[row.victim].seeds)
+    if (wanted.invert.identities or 0) > people:
+        raise InputError(
+            f"params.yaml: invert.identities: {wanted.invert.identities}; allowed: at most {people}, or null"
+        )
+
+
+def known(where: str, name: object, allowed: Any) -> None:
+    """Refuse a reference to what is not there."""
+    if name not in allowed:
+        one_of(str(name), [str(item) for item in allowed], f"params.yaml: {where}")
+
+
+def distinct(where: str, seeds: list[int]) -> None:
+    """Refuse no seed, a negative one, or one given twice."""
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise InputError(f"params.yaml: {where}: {seeds}; allowed: one or more integers from 0, each once")
+
+
+def at(where: str, call: Callable[..., M], *arguments: Any) -> M:
+    """Call, and say where in the parameters a refusal comes from."""
+    try:
+        return call(*arguments)
+    except InputError as error:
+        raise InputError(f"params.yaml: {where}: {error}") from error
+
+
+def main() -> int:
+    """Check `params.yaml`; leave a file that says so."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.check", allow_abbrev=False)
+    parser.add_argument("--out", required=True, type=Path)
+    out: Path = parser.parse_args().out
+    try:
+        check(params.load())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text('{"parameters": "consistent"}\n', encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,68 @@
+"""What the stages that train a classifier share: building it, training it, leaving it in a folder."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mipriv import training
+from mipriv.data.dataset import Dataset
+from mipriv.defenses import Defense
+from mipriv.device import environment, place
+from mipriv.models import checkpoint, classifiers
+from mipriv.models.checkpoint import Card
+from mipriv.models.classifiers import Architecture, Classifier
+from mipriv.training import History, Pair, Recipe
+from tasks.engine.cells import Progress
+from tasks.engine.events import Events
+from tasks.engine.params import plugin_knobs, validate
+
+
+def build(
+    arch: str, knobs: dict[str, Any], num_classes: int, data: Dataset, seed: int, where: str
+) -> Classifier:
+    """A classifier of a named architecture for a dataset's images."""
+    architecture: Architecture = plugin_knobs("classifier", arch, knobs, where)
+    return classifiers.build(architecture, num_classes, data.image_shape, seed)
+
+
+def fit(
+    model: Classifier,
+    pairs: tuple[Pair, Pair],
+    recipe: dict[str, Any],
+    defense: Defense,
+    seed: int,
+    device: str,
+    progress: Progress,
+    events: Events,
+) -> History:
+    """Train on the first pair, select on the second, and record every epoch."""
+    place(model, torch.device(device))
+    wanted = validate(Recipe, recipe, "recipe")
+    history = training.train(model, *pairs, wanted, defense, seed=seed, progress=progress)
+    for epoch in history.epochs:
+        events.metrics(
+            {key: value for key, value in asdict(epoch).items() if key != "epoch"}, step=epoch.epoch
+        )
+    events.metric("kept_epoch", history.kept.epoch)
+    return history
+
+
+def leave(model: Classifier, card: Card, history: History | None, out: Path, device: str) -> None:
+    """Write weights, card and, of a model that was trained here, its history."""
+    facts = {**card.facts, "environment": environment(torch.device(device))}
+    if history is not None:
+        facts |= {"kept": asdict(history.kept)}
+        write_csv(out / "history.csv", [asdict(epoch) for epoch in history.epochs])
+    checkpoint.save(model, Card(**{**asdict(card), "facts": facts}), out)
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A table whose columns are the keys of the first row."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

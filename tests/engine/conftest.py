@@ -1,0 +1,91 @@
+"""Fixtures of the engine's tests: real processes, real files, a real DVC project."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.engine.cells import Place
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+Launch = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path, tmp_path / ".cells", "toy", "row", 1)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test publishes by accident, and what `runtime.settle` sets does not leak into other tests."""
+    for name in ("MIPRIV_CELLS", "MIPRIV_IGNORE_CELLS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MIPRIV_PUBLISH", "off")
+    before = dict(os.environ)
+    torch = sys.modules.get("torch")
+    state = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) if torch else None
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    if torch and state:
+        torch.set_num_threads(state[0])
+        torch.use_deterministic_algorithms(state[1])
+
+
+@pytest.fixture
+def start() -> Iterator[Launch]:
+    """Starts ``python ...`` that finds the project and the toys; what still runs in the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def launch(
+        *arguments: object,
+        cwd: Path = ROOT,
+        path: Path = ROOT,
+        stdin: int | None = None,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{HERE}", **(env or {})}
+        command, pipe = [sys.executable, *map(str, arguments)], subprocess.PIPE
+        started.append(
+            subprocess.Popen(
+                command, cwd=cwd, env=environment, stdin=stdin, stdout=pipe, stderr=pipe, text=True
+            )
+        )
+        return started[-1]
+
+    yield launch
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+            stream.close()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A DVC project of its own with a copy of the engine and one toy stage of two rows."""
+    for name in ("tasks/__init__.py", "mipriv/__init__.py", "mipriv/errors.py", "mipriv/plugin.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "tasks" / "engine").mkdir()
+    for source in (ROOT / "tasks" / "engine").glob("*.py"):
+        shutil.copy(source, tmp_path / "tasks" / "engine")
+    shutil.copytree(HERE / "project", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "pipeline.yaml").rename(tmp_path / "dvc.yaml")  # else DVC finds it in the real project, too
+    dvc(tmp_path, "init", "--no-scm", "--quiet")
+    return tmp_path
+
+
+def dvc(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs DVC there; its stages find the copy of the engine, because DVC runs them in the project."""
+    environment = {**os.environ, "PYTHONPATH": str(project), "DVC_NO_ANALYTICS": "1", **env}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)

@@ -1,0 +1,3 @@
+"""Imported, yet named by no deps."""
+
+X = 1

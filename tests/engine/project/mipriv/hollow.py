@@ -1,0 +1,1 @@
+"""Imported and not named, but there is nothing in it."""

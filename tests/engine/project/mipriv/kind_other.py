@@ -1,0 +1,3 @@
+"""What the row `other` imports."""
+
+ADD = 100

@@ -1,0 +1,3 @@
+"""What the row `plain` imports."""
+
+ADD = 0

@@ -1,0 +1,39 @@
+"""Toy models that every test of the science shares: small, untrained, float64 where rows are compared."""
+
+import pytest
+import torch
+
+from mipriv.models.classifiers import Classifier, build
+from mipriv.models.classifiers.slim_resnet import SlimResNet
+from mipriv.models.generators import Generator
+from mipriv.models.generators.eigenfaces import Eigenfaces
+
+SHAPE = (1, 16, 16)
+CLASSES = 6
+
+
+@pytest.fixture
+def victim() -> Classifier:
+    """A residual network with batch normalisation that has seen some data, in float64."""
+    model = build(SlimResNet(widths=(4, 8), depth=1), CLASSES, SHAPE, seed=3).double()
+    model.train()
+    with torch.no_grad():
+        for _ in range(5):
+            model(torch.rand(8, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+        model.head.weight *= 30  # decisive, as a trained head is
+    return model.eval()
+
+
+@pytest.fixture
+def faces() -> torch.Tensor:
+    """Public images [40, *SHAPE] with structure of low rank."""
+    random = torch.Generator().manual_seed(0)
+    basis = torch.rand(5, *SHAPE, generator=random)
+    return torch.tensordot(torch.rand(40, 5, generator=random), basis, 1).div(5).clamp(0, 1)
+
+
+@pytest.fixture
+def prior(faces: torch.Tensor) -> Generator:
+    """Eigenfaces of `faces`, in float64."""
+    model, _ = Eigenfaces(components=8).fit(faces, seed=0, device=torch.device("cpu"))
+    return model.double()

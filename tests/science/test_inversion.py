@@ -1,0 +1,180 @@
+"""One conformance test over the folder of inversion attacks, then what is particular to each."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mipriv import plugin
+from mipriv.attacks import rows as engine
+from mipriv.attacks.inversion import Reconstructions
+from mipriv.attacks.inversion.gmi import GMI
+from mipriv.attacks.inversion.ppa import PPA, poincare
+from mipriv.attacks.rows import Rows
+from mipriv.errors import InputError
+from mipriv.models.classifiers import Classifier
+from mipriv.models.generators import Generator
+
+# Two steps of each attack on the toy victim: the knobs that make it small. A new attack adds a line.
+SMALL = {
+    "gmi": {"restarts": 2, "steps": 2, "chunk": 3},
+    "ppa": {"samples": 20, "candidates": 3, "steps": 2, "keep": 2, "final_views": 2, "chunk": 4},
+}
+ATTACKS = plugin.names("inversion")
+
+
+def run(
+    name: str, victim: nn.Module, prior: Generator, targets: list[int], **knobs: object
+) -> Reconstructions:
+    attack = plugin.load("inversion", name, **{**SMALL[name], **knobs})
+    found: Reconstructions = attack(victim, prior, torch.tensor(targets), seed=11)
+    return found
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_shapes_and_ranges(name: str, victim: Classifier, prior: Generator) -> None:
+    found = run(name, victim, prior, [4, 0, 2])
+    n, k = found.scores.shape
+    assert n == 3 and found.images.shape == found.start.shape == (n, k, 1, 16, 16)
+    assert found.latents.shape == (n, k, prior.latent_dim)
+    assert 0 <= found.images.min() and found.images.max() <= 1 and found.images.isfinite().all()
+    assert torch.allclose(found.images.flatten(0, 1), prior(found.latents.flatten(0, 1)))
+    assert (found.scores.diff(dim=1) <= 0).all(), "best first"
+    assert not found.images.requires_grad and not found.latents.requires_grad
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_same_seed_same_result(name: str, victim: Classifier, prior: Generator) -> None:
+    one, two = (run(name, victim, prior, [1, 3]) for _ in range(2))
+    assert torch.equal(one.images, two.images) and torch.equal(one.scores, two.scores)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_a_row_alone_equals_the_row_among_many(
+    name: str, chunk: int, victim: Classifier, prior: Generator
+) -> None:
+    together = run(name, victim, prior, [5, 1, 3], chunk=chunk)
+    alone = run(name, victim, prior, [1])
+    assert torch.allclose(together.latents[1], alone.latents[0], rtol=0, atol=1e-8)
+    assert torch.allclose(together.images[1], alone.images[0], rtol=0, atol=1e-8)
+    assert torch.allclose(together.scores[1], alone.scores[0], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_victim_is_left_as_it_was(
+    name: str, training: bool, victim: Classifier, prior: Generator
+) -> None:
+    victim.train(training)
+    victim.head.requires_grad_(False)
+    before = {k: v.clone() for k, v in victim.state_dict().items()}
+    wanted = [p.requires_grad for p in victim.parameters()]
+    run(name, victim, prior, [0])
+    assert all(torch.equal(v, before[k]) for k, v in victim.state_dict().items())
+    assert [p.requires_grad for p in victim.parameters()] == wanted and victim.training is training
+    assert all(p.grad is None for p in [*victim.parameters(), *prior.parameters()])
+
+
+class Counting(nn.Module):
+    """Counts the images that it is asked about."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.seen = inner, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the inner model."""
+        self.seen += len(x)
+        logits: Tensor = self.inner(x)
+        return logits
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_queries_are_counted(name: str, victim: Classifier, prior: Generator) -> None:
+    counting = Counting(victim)
+    assert run(name, counting, prior, [4, 0]).queries == counting.seen
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_optimising_helps(name: str, victim: Classifier, prior: Generator) -> None:
+    """By the victim's own belief, more steps end above where the search began."""
+    found = run(name, victim, prior, [0, 1, 2, 3, 4, 5], steps=60, lr=0.1)
+    targets = torch.arange(6).repeat_interleave(found.scores.shape[1])
+
+    def belief(images: Tensor) -> float:
+        logits: Tensor = victim(images.flatten(0, 1)).log_softmax(1)
+        return logits.gather(1, targets[:, None]).mean().item()
+
+    assert belief(found.images) > belief(found.start) + 0.1
+
+
+def test_poincare_is_its_formula() -> None:
+    logits = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 3, 6, 2, 2])
+    for row, label, found in zip(logits, labels, poincare(logits, labels), strict=True):
+        u = [x / sum(abs(y) for y in row.tolist()) for x in row.tolist()]
+        v = [(1.0 if c == label else 0.0) - 1e-4 for c in range(7)]
+        gap = sum((a - b) ** 2 for a, b in zip(u, v, strict=True))
+        room = (1 - sum(a * a for a in u)) * (1 - sum(b * b for b in v))
+        assert found.item() == pytest.approx(math.acosh(1 + 2 * gap / room), rel=1e-12)
+
+
+def test_poincare_is_finite_where_one_logit_takes_the_whole_norm() -> None:
+    logits = torch.tensor([[1e9, 0.0, 0.0], [0.0, 1e9, 0.0]], requires_grad=True)
+    loss = poincare(logits, torch.tensor([0, 0]))
+    loss.sum().backward()
+    assert loss.isfinite().all() and logits.grad is not None and logits.grad.isfinite().all()
+    assert loss[0] < loss[1]
+
+
+def test_ppa_starts_from_the_pool_rows_that_the_victim_believes_most(
+    victim: Classifier, prior: Generator
+) -> None:
+    found = PPA(samples=15, candidates=2, keep=2, steps=1, lr=1e-12, final_views=1)(
+        victim, prior, torch.tensor([3]), seed=2
+    )
+    from mipriv import draws
+
+    pool = prior.bound(draws.normal((15, prior.latent_dim), 2, "pool"))
+    with torch.no_grad():
+        images = prior(pool)
+        belief = [
+            (victim(x[None]).softmax(1)[0, 3] + victim(x.flip(-1)[None]).softmax(1)[0, 3]) / 2 for x in images
+        ]
+    best = sorted(range(15), key=lambda i: -belief[i])[:2]
+    assert torch.allclose(found.start[0], images[best])
+
+
+def test_gmi_steps_by_nesterov(victim: Classifier, prior: Generator) -> None:
+    """Against the textbook form: v' = m v - lr g, z += v' + m (v' - v), clamped after every step."""
+    attack = GMI(restarts=1, steps=3, lr=0.02, clip=0.7)
+    found = attack(victim, prior, torch.tensor([2]), seed=5)
+    z = Rows.of(torch.tensor([2]), 1, 5).normal(prior.latent_dim, name="start").clamp(-0.7, 0.7)
+    v = torch.zeros_like(z)
+    victim.requires_grad_(False)
+    for _ in range(3):
+        z.requires_grad_()
+        image = prior(z)
+        loss = (
+            100 * nn.functional.cross_entropy(victim(image), torch.tensor([2]))
+            - prior.realism(z, image).sum()
+        )
+        (g,) = torch.autograd.grad(loss, z)
+        new = 0.9 * v - 0.02 * g
+        z = (z.detach() + new + 0.9 * (new - v)).clamp(-0.7, 0.7)
+        v = new
+    assert torch.allclose(found.latents[0], z, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"keep": 5, "candidates": 3}, {"candidates": 30, "samples": 20}, {"steps": 0}]
+)
+def test_ppa_refuses_impossible_counts(knobs: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="allowed: 1"):
+        plugin.load("inversion", "ppa", **{**SMALL["ppa"], **knobs})
+
+
+def test_keep_best_breaks_ties_by_place() -> None:
+    assert engine.keep_best(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 3).tolist() == [[1, 2, 3]]
