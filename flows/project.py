@@ -24,7 +24,8 @@ def root() -> Path:
 def artifact(project: Path, name: str) -> Path:
     """The path under `artifacts` in `dvc.yaml`: no other file spells an output's path."""
     described = YAML(typ="safe").load((project / "dvc.yaml").read_text(encoding="utf-8"))
-    return project / described["artifacts"][name]["path"]
+    spelt: str = described["artifacts"][name]["path"]
+    return project / spelt
 
 
 def files(project: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """The same project at another scale: a copy below `.scales/NAME` with some parameters overridden.
 
-The copy has its own outputs and records, and shares DVC's cache, so the working tree's `params.yaml`, `dvc.lock`
-and results stay what they are.
+The copy has its own outputs and records, and shares DVC's cache: the working tree's `params.yaml`,
+`dvc.lock` and results stay what they are.
 """
 
 import argparse

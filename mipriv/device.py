@@ -30,7 +30,7 @@ def resolve(device: str) -> torch.device:
 
 
 def place(model: M, device: torch.device) -> M:
-    """The model on a device, its weights channels-last: convolutions are the faster for it on CPU and CUDA."""
+    """The model on a device, its weights channels-last, for faster convolutions on CPU and CUDA."""
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

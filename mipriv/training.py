@@ -125,7 +125,7 @@ def _epochs(
             batch = _forward(model, training, rows, recipe, order, epoch)
             loss = defense.loss(batch, step)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             scheduler.step()
             defense.after_step(model, step)

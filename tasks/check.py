@@ -15,7 +15,7 @@ from mipriv.data.splits import plan_splits
 from mipriv.defenses import Defense
 from mipriv.errors import InputError
 from mipriv.models import classifiers
-from mipriv.models.weights import refuse_unknown
+from mipriv.models.pretrained import refuse_unknown
 from mipriv.plugin import one_of
 from tasks import evaluate, finetune, invert, judge, pretrain, prior
 from tasks import prepare as preparation
@@ -43,9 +43,9 @@ class Parameters:
             "cost": params.Cost,
         }
         for name in values:
-            one_of(name, blocks, "params.yaml: block")
+            one_of(name, blocks, f"{params.FILE}: block")
         for name in blocks:
-            one_of(name, values, "params.yaml: block")
+            one_of(name, values, f"{params.FILE}: block")
         self.prepare = params.validate(preparation.Prepare, values["prepare"], "prepare")
         self.pretrain = params.validate(pretrain.Pretrain, values["pretrain"], "pretrain")
         self.finetune = params.validate(finetune.Finetune, values["finetune"], "finetune")
@@ -81,7 +81,10 @@ def check(values: Mapping[str, Any]) -> None:
 def _data(wanted: Parameters) -> int:
     """Private people, once the source is known to have as many images of as many people as are asked for."""
     labels = [record.label for record in wanted.prepare.load_source().records()]
-    splits = plan_splits(labels, wanted.prepare.split)
+    try:
+        splits = plan_splits(labels, wanted.prepare.split)
+    except InputError as error:  # it names the key itself
+        raise InputError(f"{params.FILE}: {error}") from error
     return len({labels[i] for i in splits["private/train"]})
 
 
@@ -124,9 +127,9 @@ def _judges(wanted: Parameters) -> None:
     for name, row in wanted.judge.rows.items():
         plugin_knobs("classifier", row.arch, row.knobs, f"judge.rows.{name}.knobs")
         if row.arch in taken:
-            victims = ", ".join(sorted(taken))
+            where, victims = f"judge.rows.{name}.arch", ", ".join(sorted(taken))
             raise InputError(
-                f"params.yaml: judge.rows.{name}.arch: {row.arch!r} is a victim's; allowed: other than {victims}"
+                f"{params.FILE}: {where}: {row.arch!r} is a victim's; allowed: other than {victims}"
             )
 
 
@@ -142,21 +145,20 @@ def _attacks(wanted: Parameters, people: int) -> None:
         for seed in row.seeds:
             known(f"{where}.seeds", seed, wanted.finetune.rows[row.victim].seeds)
     if (wanted.invert.identities or 0) > people:
-        raise InputError(
-            f"params.yaml: invert.identities: {wanted.invert.identities}; allowed: at most {people}, or null"
-        )
+        asked = f"invert.identities: {wanted.invert.identities}"
+        raise InputError(f"{params.FILE}: {asked}; allowed: at most {people}, or null")
 
 
 def known(where: str, name: object, allowed: Any) -> None:
     """Refuse a reference to what is not there."""
     if name not in allowed:
-        one_of(str(name), [str(item) for item in allowed], f"params.yaml: {where}")
+        one_of(str(name), [str(item) for item in allowed], f"{params.FILE}: {where}")
 
 
 def distinct(where: str, seeds: list[int]) -> None:
     """Refuse no seed, a negative one, or one given twice."""
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise InputError(f"params.yaml: {where}: {seeds}; allowed: one or more integers from 0, each once")
+        raise InputError(f"{params.FILE}: {where}: {seeds}; allowed: one or more integers from 0, each once")
 
 
 def at(where: str, call: Callable[..., M], *arguments: Any) -> M:
@@ -164,7 +166,7 @@ def at(where: str, call: Callable[..., M], *arguments: Any) -> M:
     try:
         return call(*arguments)
     except InputError as error:
-        raise InputError(f"params.yaml: {where}: {error}") from error
+        raise InputError(f"{params.FILE}: {where}: {error}") from error
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from tasks.classifier import write_csv
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.leakage import Line, metrics
-from tasks.referee import CHUNK, Measures, Referee, Values, accuracy_by_identity, test_images
+from tasks.referee import CHUNK, Measures, Referee, accuracy_by_identity, test_images
 
 UNDEFENDED = "none"
 
@@ -39,7 +39,7 @@ class Evaluate(Block):
 
 @dataclass(frozen=True)
 class Attacked:
-    """A row of `invert` as one judge sees it: figures [S, I] of what the attack made and of where it began."""
+    """A row of `invert` as one judge sees it: figures [S, I] of what it made and of where it began."""
 
     made: Measures
     begun: Measures
@@ -210,15 +210,15 @@ def _write(stage: Stage[Evaluate], lines: list[Line]) -> None:
 
 
 def _tradeoff(stage: Stage[Evaluate], lines: list[Line]) -> list[dict[str, Any]]:
-    """Natural accuracy against attack accuracy, a row of `invert` and judge: the curve that a defence is judged by."""
+    """Natural accuracy against attack accuracy, for each row of `invert` and judge."""
     rows = stage.block("invert", invert.Invert).rows
     natural = {line.subject: line.value for line in lines if line.kind == "victim"}
     table = []
     for line in lines:
         if line.kind == "attack" and line.figure == "accuracy@1":
             row = rows[line.subject]
-            point = {"row": line.subject, "victim": row.victim, "attack": row.attack, "prior": row.prior}
-            point |= {"judge": line.judge, "natural_accuracy": natural[row.victim].point}
+            point: dict[str, Any] = {"row": line.subject, "victim": row.victim, "attack": row.attack}
+            point |= {"prior": row.prior, "judge": line.judge, "natural_accuracy": natural[row.victim].point}
             table.append({**point, "attack_accuracy": line.value.point})
     return table
 

@@ -7,7 +7,7 @@ from mipriv.data.dataset import Dataset
 from mipriv.defenses import Defense
 from mipriv.device import resolve
 from mipriv.models.checkpoint import Card
-from mipriv.models.weights import import_trunk
+from mipriv.models.pretrained import import_trunk
 from mipriv.training import Recipe
 from tasks import classifier
 from tasks.engine.cells import Cell, Progress

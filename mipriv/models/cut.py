@@ -98,7 +98,7 @@ def account(model: nn.Module, image_shape: tuple[int, int, int]) -> list[dict[st
     for leaf in execution_order(model, image_shape):
         own = list(model.get_submodule(leaf.name).parameters(recurse=False))
         trainable = sum(p.numel() for p in own if p.requires_grad)
-        row = {
+        row: dict[str, str | int] = {
             "layer": leaf.name,
             "kind": leaf.kind,
             "trainable": trainable,

@@ -69,7 +69,7 @@ class _Reads(TorchFunctionMode):
 
 
 def _trace(model: nn.Module, probe: Tensor) -> tuple[Tensor, list[tuple[str, str]]]:
-    """The model's output and the (layer, normalisation) pairs in which one feeds the other and nothing else."""
+    """The model's output and the (layer, normalisation) pairs in which one feeds only the other."""
     reads = _Reads()
     calls: dict[str, int] = {}
     pairs: list[tuple[str, str]] = []

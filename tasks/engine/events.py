@@ -79,7 +79,7 @@ class Events:
         self._write("metric", values=kept, step=step, **({"nonfinite": nonfinite} if nonfinite else {}))
 
     def artifact(self, path: Path, kind: Literal["file", "image"] = "file", name: str | None = None) -> None:
-        """Record a file inside `root` by path and sha256; `name`, by default the file's, is its path in a run."""
+        """Record a file inside `root` by path and sha256; `name`, or its own, is its path in a run."""
         shown = _name(name or path.name)
         if shown in self._artifacts:
             raise ValueError(f"artifact {shown!r} is recorded twice; give one of them another name")

@@ -4,16 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engine_mlflow import client
+from engine_processes import HERE, ROOT, Launch, dvc
 
 from tasks.engine.cells import Place
-
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-Launch = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -68,6 +66,20 @@ def start() -> Iterator[Launch]:
             stream.close()
 
 
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with tables and nothing in it; making one takes seconds."""
+    root = tmp_path_factory.mktemp("fresh")
+    client(root).search_experiments()
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def root(tmp_path: Path, fresh: Path) -> Path:
+    shutil.copy(fresh, tmp_path / "mlflow.db")
+    return tmp_path
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A DVC project of its own with a copy of the engine and one toy stage of two rows."""
@@ -81,11 +93,3 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "pipeline.yaml").rename(tmp_path / "dvc.yaml")  # else DVC finds it in the real project, too
     dvc(tmp_path, "init", "--no-scm", "--quiet")
     return tmp_path
-
-
-def dvc(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs DVC there; its stages find the copy of the engine, because DVC runs them in the project."""
-    environment = {**os.environ, "PYTHONPATH": str(project), "DVC_NO_ANALYTICS": "1", **env}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import engine_toys
 import pytest
-from conftest import Launch
+from engine_processes import Launch
 
 from mipriv.errors import InputError
 from tasks.engine import cells, sealed

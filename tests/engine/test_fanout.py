@@ -12,7 +12,7 @@ from pathlib import Path
 
 import engine_toys
 import pytest
-from conftest import HERE, ROOT
+from engine_processes import HERE, ROOT
 
 from mipriv.errors import InputError
 from tasks.engine import fanout, progress

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Launch, dvc
+from engine_processes import COMMAND, Launch, dvc
 
 from mipriv.errors import InputError
 from tasks.engine import events, runtime
@@ -19,7 +19,6 @@ from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 
 HIDDEN = "error: dvc.yaml: toy@plain: imports mipriv/hidden.py, which its deps do not name; add them there"
-COMMAND = "-m tasks.toy --data data.txt --out out/x --events out/events/x.jsonl --row plain".split()
 
 
 def direct(project: Path, start: Launch, **env: str) -> tuple[int, str]:

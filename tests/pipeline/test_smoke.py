@@ -1,0 +1,199 @@
+"""What a DVC and MLflow user expects of the finished pipeline, at smoke scale on real faces."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+from safetensors.torch import load_file
+
+from tests.pipeline.conftest import edit, ran, run
+
+
+def test_every_stage_ran_and_a_second_run_does_nothing(smoke: Path) -> None:
+    again = run(smoke, "dvc", "repro")
+    assert ran(again) == set() and "up to date" in again.stdout
+    assert run(smoke, "dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+
+
+def test_a_run_changes_no_tracked_file_but_the_lock(smoke: Path) -> None:
+    assert run(smoke, "git", "status", "--porcelain").stdout == ""
+    edit_free = run(smoke, "git", "ls-files").stdout.split()
+    assert "dvc.lock" in edit_free and not [name for name in edit_free if name.startswith("out/")]
+
+
+def test_dvc_shows_metrics_and_plots(smoke: Path) -> None:
+    shown = json.loads(run(smoke, "dvc", "metrics", "show", "--json").stdout)
+    (values,) = [part["data"] for part in shown[""]["data"].values()]
+    assert (
+        0 <= values["ppa-none"]["slim_vgg"]["accuracy@1"] <= 1
+        and 0 <= values["none"]["natural accuracy"] <= 1
+    )
+    page = run(smoke, "dvc", "plots", "show", "-o", "plots").stdout
+    assert "index.html" in page and "tradeoff" in (smoke / "plots" / "index.html").read_text()
+    for leftover in (smoke / "plots").rglob("*"):
+        assert leftover.stat().st_size > 0 or leftover.is_dir()
+
+
+def test_dvc_exp_runs_only_what_a_parameter_touches(copy: Path) -> None:
+    done = run(copy, "dvc", "exp", "run", "-S", "evaluate.floor_samples=60", "-n", "sixty")
+    assert ran(done) == {"check", "evaluate", "report"}
+    assert "sixty" in run(copy, "dvc", "exp", "show", "--csv").stdout
+
+
+def test_figures_have_intervals_floors_and_counts(smoke: Path) -> None:
+    with (smoke / "out/evaluate/leakage.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    for line in lines:
+        assert float(line["low"]) <= float(line["point"]) <= float(line["high"]), line
+        assert line["n"] == "20" and line["seeds"] == "1" and line["method"]
+    subjects = {(line["kind"], line["subject"]) for line in lines}
+    for row in ("ppa-none", "ppa-tl_dmi-head"):
+        assert {("attack", row), ("difference", row), ("floor", f"{row}, selected only")} <= subjects
+    floors = {
+        line["subject"]: line for line in lines if line["kind"] == "floor" and line["figure"] == "accuracy@1"
+    }
+    # One image for everybody is one person to the judge, and there are twenty.
+    assert float(floors["mean public face"]["point"]) == 0.05
+    assert float(floors["random latents of eigenfaces"]["point"]) == 0.05
+    twins = {line["subject"] for line in lines if line["against"] == "ppa-none"}
+    assert twins == {"ppa-tl_dmi-head"}
+
+
+def test_a_row_in_chunks_of_identities_covers_everybody_once(smoke: Path) -> None:
+    parts = sorted((smoke / "out/invert/ppa-none/seed-0").glob("ids-*/reconstructions.safetensors"))
+    seen = [identity for part in parts for identity in load_file(part)["identities"].tolist()]
+    assert len(parts) == 2 and seen == list(range(20))
+
+
+def test_frozen_layers_are_those_of_the_backbone_byte_for_byte(smoke: Path) -> None:
+    backbone = load_file(smoke / "out/pretrain/imagenet/model/model.safetensors")
+    head_only = load_file(smoke / "out/finetune/tl_dmi-head/seed-0/model.safetensors")
+    full = load_file(smoke / "out/finetune/none/seed-0/model.safetensors")
+    trunk = [name for name in head_only if name.startswith("trunk.")]
+    assert trunk and all(head_only[name].equal(backbone[name]) for name in trunk)
+    assert not all(full[name].equal(backbone[name]) for name in trunk)
+
+
+def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
+    client = MlflowClient(f"sqlite:///{smoke / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "mipriv"]
+    runs = client.search_runs([experiment.experiment_id])
+    top = sorted(r.info.run_name for r in runs if "mlflow.parentRunId" not in r.data.tags)
+    expected = [
+        "evaluate",
+        "finetune@none",
+        "finetune@tl_dmi-head",
+        "invert@ppa-none",
+        "invert@ppa-tl_dmi-head",
+    ]
+    expected += ["judge@slim_vgg", "prepare", "pretrain@imagenet", "prior@eigenfaces", "report"]
+    assert top == sorted(expected)
+    (parent,) = [r for r in runs if r.info.run_name == "invert@ppa-none"]
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 2
+    (evaluation,) = [r for r in runs if r.info.run_name == "evaluate"]
+    assert "ppa-none/slim_vgg/accuracy_at_1" in evaluation.data.metrics
+    before = len(runs)
+    run(smoke, sys.executable, "-m", "tasks.engine.publisher", "--events", "out/events", "--strict")
+    assert len(client.search_runs([experiment.experiment_id])) == before
+
+
+def test_the_table_is_printed_with_the_way_to_the_report(smoke: Path) -> None:
+    shown = run(
+        smoke,
+        sys.executable,
+        "-m",
+        "tasks.show",
+        "out/evaluate/leakage.csv",
+        "--report",
+        "out/report/report.html",
+    )
+    assert "ppa-none" in shown.stdout and str(smoke / "out/report/report.html") in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 120 or str(smoke) in shown.stdout
+
+
+TOY = '''"""A toy attack: the prior's mean."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mipriv.attacks.inversion import Reconstructions
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Shows everybody the mean image, `copies` times."""
+
+    copies: int = 1
+
+    def __call__(self, victim, prior, identities, *, seed, progress=None):
+        """See `WhiteBoxInversion`."""
+        z = torch.zeros(len(identities), self.copies, prior.latent_dim)
+        with torch.no_grad():
+            images = prior(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        return Reconstructions(images, images.clone(), z, torch.zeros(z.shape[:2]), 0)
+'''
+
+
+def test_adding_an_attack_is_one_file_and_one_block_and_changing_it_reruns_its_rows(copy: Path) -> None:
+    (copy / "mipriv/attacks/inversion/toy.py").write_text(TOY)
+
+    def add(values: dict[str, dict[str, dict[str, object]]]) -> None:
+        values["invert"]["attacks"]["toy"] = {"copies": 2}
+        values["invert"]["rows"]["toy-none"] = {
+            "attack": "toy",
+            "victim": "none",
+            "prior": "eigenfaces",
+            "seeds": [0],
+        }
+
+    edit(copy, add)  # type: ignore[arg-type]
+    assert ran(run(copy, "dvc", "repro")) == {"check", "invert@toy-none", "evaluate", "report"}
+    assert "toy-none" in (copy / "out/report/report.html").read_text()
+    assert (
+        "toy-none"
+        in run(copy, sys.executable, "-m", "tasks.show", "out/evaluate/leakage.csv", "--report", "x").stdout
+    )
+
+    source = copy / "mipriv/attacks/inversion/toy.py"
+    source.write_text(source.read_text().replace("torch.zeros(len(identities)", "torch.ones(len(identities)"))
+    assert ran(run(copy, "dvc", "repro")) == {"invert@toy-none", "evaluate", "report"}
+
+    def turn(values: dict[str, dict[str, dict[str, dict[str, object]]]]) -> None:
+        values["invert"]["attacks"]["toy"]["copies"] = 3  # type: ignore[assignment]
+
+    edit(copy, turn)  # type: ignore[arg-type]
+    assert ran(run(copy, "dvc", "repro")) == {"check", "invert@toy-none", "evaluate", "report"}
+
+
+def test_a_stage_that_imports_what_its_deps_do_not_name_fails(copy: Path) -> None:
+    source = copy / "mipriv/attacks/inversion/ppa.py"
+    source.write_text(
+        source.read_text().replace("from mipriv.errors", "import mipriv.stats\nfrom mipriv.errors", 1)
+    )
+    done = run(copy, "dvc", "repro", "invert@ppa-none", code=None)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(said) == 1 and "invert@ppa-none" in said[0] and "mipriv/stats.py" in said[0]
+
+
+def test_a_mistake_costs_nothing_and_is_one_line(copy: Path) -> None:
+    before = {
+        p: p.stat().st_mtime_ns for p in (copy / "out").rglob("*") if p.is_file() and p.name != "check.json"
+    }
+
+    def break_it(values: dict[str, dict[str, object]]) -> None:
+        values["finetune"]["rows"]["tl_dmi-head"]["knobs"]["cut"] = "trunk.featurs"  # type: ignore[index]
+
+    edit(copy, break_it)  # type: ignore[arg-type]
+    done = run(copy, "dvc", "repro", code=None)
+    assert done.returncode != 0 and ran(done) == {"check"}
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert said.startswith(
+        "error: params.yaml: finetune.rows.tl_dmi-head.knobs: cut: 'trunk.featurs' does not exist"
+    )
+    assert "did you mean 'trunk.features'" in said
+    assert before == {p: p.stat().st_mtime_ns for p in before}
