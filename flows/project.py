@@ -1,5 +1,6 @@
 """The project as a folder: where it is, and the paths that `dvc.yaml` gives names to."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,20 @@ def root() -> Path:
     if not (here / "dvc.yaml").is_file():
         fail(f"{here} holds no dvc.yaml; run from the project's top folder")
     return here
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Environment of children: this interpreter's programs first, so that stages run where flows do."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        **more,
+    }
+
+
+def dvc(*arguments: str) -> list[str]:
+    """A DVC command line, by this interpreter."""
+    return [sys.executable, "-m", "dvc", *arguments]
 
 
 def artifact(project: Path, name: str) -> Path:

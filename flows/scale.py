@@ -49,7 +49,7 @@ def copy(source: Path, target: Path) -> None:
     if not (target / ".git").exists():
         subprocess.run(["git", "init", "--quiet"], cwd=target, check=True)
     cache = os.path.relpath(source / ".dvc" / "cache", target / ".dvc")
-    subprocess.run(["dvc", "config", "--local", "cache.dir", cache], cwd=target, check=True)
+    subprocess.run(project.dvc("config", "--local", "cache.dir", cache), cwd=target, check=True)
 
 
 def prepare(source: Path, name: str, target: Path) -> None:

@@ -1,13 +1,12 @@
 """`make run`: every stale stage through DVC, one publisher beside it, and the leakage table at the end."""
 
 import argparse
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.project import artifact, root
+from flows.project import artifact, dvc, environment, root
 
 
 def run(project: Path, targets: Sequence[str] = ()) -> int:
@@ -23,9 +22,9 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
         start_new_session=True,
     )
     try:
-        command = ["dvc", "--wait-for-lock", "repro", *targets]
+        command = dvc("--wait-for-lock", "repro", *targets)
         code = subprocess.run(
-            command, cwd=project, env={**os.environ, "MIPRIV_PUBLISH": "off"}, check=False
+            command, cwd=project, env=environment(MIPRIV_PUBLISH="off"), check=False
         ).returncode
     finally:
         assert publisher.stdin is not None

@@ -1,7 +1,5 @@
 """What the stages that train a classifier share: building it, training it, leaving it in a folder."""
 
-import csv
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from mipriv.training import History, Pair, Recipe
 from tasks.engine.cells import Progress
 from tasks.engine.events import Events
 from tasks.engine.params import plugin_knobs, validate
+from tasks.tables import write_csv
 
 
 def build(
@@ -58,11 +57,3 @@ def leave(model: Classifier, card: Card, history: History | None, out: Path, dev
         facts |= {"kept": asdict(history.kept)}
         write_csv(out / "history.csv", [asdict(epoch) for epoch in history.epochs])
     checkpoint.save(model, Card(**{**asdict(card), "facts": facts}), out)
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A table whose columns are the keys of the first row."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

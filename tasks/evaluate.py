@@ -21,11 +21,11 @@ from mipriv.errors import InputError
 from mipriv.models import checkpoint
 from mipriv.models.generators import Generator
 from tasks import finetune, invert, judge, prior
-from tasks.classifier import write_csv
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.leakage import Line, metrics
 from tasks.referee import CHUNK, Measures, Referee, accuracy_by_identity, test_images
+from tasks.tables import write_csv
 
 UNDEFENDED = "none"
 

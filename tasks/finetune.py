@@ -16,6 +16,7 @@ from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
 from tasks.engine.params import Block, plugin_knobs
 from tasks.engine.stage import Stage, launch
+from tasks.tables import write_csv
 
 
 class Row(Block):
@@ -67,7 +68,7 @@ def victim(
     facts = {"backbone": backbone, "defense": defense, "defense_knobs": knobs, "seed": seed, **totals}
     card = Card("classifier", public.name, public.knobs, data.image_shape, classes, facts)
     classifier.leave(model, card, history, out, device)
-    classifier.write_csv(out / "account.csv", layers)
+    write_csv(out / "account.csv", layers)
 
 
 def run(stage: Stage[Finetune]) -> None:
