@@ -78,6 +78,8 @@ def main() -> int:
     source = project.root()
     target = (given.to or source / ".scales" / given.name).absolute()
     prepare(source, given.name, target)
+    # A cell is known by its content, so what one scale has computed serves the others.
+    os.environ.setdefault("MIPRIV_CELLS", str(source / ".cells"))
     os.chdir(target)
     return whole.run(target)
 

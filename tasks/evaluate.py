@@ -23,11 +23,9 @@ from mipriv.models.generators import Generator
 from tasks import finetune, invert, judge, prior
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.leakage import Line, metrics
+from tasks.leakage import OWN_START, UNDEFENDED, Line, metrics
 from tasks.referee import CHUNK, Measures, Referee, accuracy_by_identity, test_images
 from tasks.tables import write_csv
-
-UNDEFENDED = "none"
 
 
 class Evaluate(Block):
@@ -126,7 +124,7 @@ def _attacks(
             )
             lines += _lines(row, "attack", referee.name, seen[row].made)
             lines += _lines(f"{row}, selected only", "floor", referee.name, seen[row].begun)
-            lines += _differences(row, "its own start", referee.name, seen[row].made, seen[row].begun)
+            lines += _differences(row, OWN_START, referee.name, seen[row].made, seen[row].begun)
             progress(part * len(rows) + done, len(referees) * len(rows))
         for row, twin in _twins(rows, victims).items():
             pairs = [rows[name].seeds for name in (row, twin)]

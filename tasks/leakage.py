@@ -1,10 +1,20 @@
-"""The rows of the leakage table: one figure each, with its interval, floor and n."""
+"""The leakage table: one figure a line, with its interval, floor and n; how it is written, read and spelt."""
 
+import csv
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from mipriv.errors import InputError
 from mipriv.stats import Figure
+
+FILE = "leakage.csv"
+UNDEFENDED = "none"  # the defence that is none
+OWN_START = "its own start"  # what an attack gains over is where it began
+NATURAL, TOP1, TOP5, KNN = "natural accuracy", "accuracy@1", "accuracy@5", "knn"
+# The file has six decimals: an end of an interval this near to zero is zero.
+ZERO = 1e-6
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,88 @@ class Line:
         """One flat row for a table."""
         row = asdict(self)
         return {**{key: row[key] for key in row if key != "value"}, **row["value"]}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines as a reader asks for them."""
+
+    lines: tuple[Line, ...]
+
+    @property
+    def judges(self) -> list[str]:
+        """Names of the judges, the first one first."""
+        return self.subjects("judge")
+
+    def subjects(self, kind: str) -> list[str]:
+        """Subjects of a kind, each once, in the order of the table."""
+        return list(dict.fromkeys(line.subject for line in self.lines if line.kind == kind))
+
+    def value(self, subject: str, kind: str, figure: str, judge: str = "", against: str = "") -> Figure:
+        """One figure.
+
+        Raises:
+            InputError: the table has no such line.
+        """
+        wanted = (subject, kind, figure, judge, against)
+        for line in self.lines:
+            if (line.subject, line.kind, line.figure, line.judge, line.against) == wanted:
+                return line.value
+        said = ", ".join(part for part in wanted if part)
+        raise InputError(f"leakage table: no line {said!r}; evaluate again")
+
+    def twin(self, subject: str) -> str | None:
+        """The same attack on the undefended victim, where there is one to compare with."""
+        differences = (line for line in self.lines if (line.subject, line.kind) == (subject, "difference"))
+        return next((line.against for line in differences if line.against != OWN_START), None)
+
+
+def read(path: Path) -> Table:
+    """The table that `Line.flat` was written from.
+
+    Raises:
+        InputError: no such file, other columns, or a cell that is no number where one belongs.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        return Table(tuple(_line(row) for row in rows))
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(f"{path}: no leakage table ({type(error).__name__}: {error})") from error
+
+
+def _line(row: Mapping[str, str]) -> Line:
+    words = {field.name: row[field.name] for field in fields(Line) if field.name != "value"}
+    numbers = {name: float(row[name]) for name in ("point", "low", "high")}
+    value = Figure(**numbers, n=int(row["n"]), seeds=int(row["seeds"]), method=row["method"])
+    return Line(**words, value=value)
+
+
+def sign(difference: Figure) -> int:
+    """-1 or 1 where the interval of a difference lies below or above zero, 0 where it holds zero."""
+    return (difference.low > ZERO) - (difference.high < -ZERO)
+
+
+def percent(figure: Figure) -> str:
+    """A share in percent with its interval: `52.0 [39.3, 64.7]`."""
+    return _spelt(figure, 100, "")
+
+
+def points(figure: Figure) -> str:
+    """A difference of shares in percentage points: `-21.0 [-35.0, -6.3]`."""
+    return _spelt(figure, 100, "+")
+
+
+def plain(figure: Figure) -> str:
+    """A figure as it is: `267.6 [242.9, 295.8]`."""
+    return _spelt(figure, 1, "")
+
+
+def _spelt(figure: Figure, scale: float, plus: str) -> str:
+    # Adding 0.0 turns the -0.0 that rounding leaves into 0.0.
+    ends = (figure.point, figure.low, figure.high)
+    point, low, high = (f"{round(scale * end, 1) + 0.0:{plus}.1f}" for end in ends)
+    return f"{point} [{low}, {high}]"
 
 
 def metrics(lines: Iterable[Line]) -> Mapping[str, Any]:

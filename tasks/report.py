@@ -1,14 +1,245 @@
-"""Stage `report`."""
+"""Stage `report`: one offline page with the findings in words, the leakage table, faces and the trade-off.
 
-from typing import Annotated
+The page holds no time and no commit (those are in the event files), so the same results give the same bytes.
+"""
 
+import base64
+import csv
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor
 
+from mipriv.data.dataset import Dataset
+from mipriv.data.splits import SPLITS
+from mipriv.models import checkpoint
+from tasks import finetune, invert, leakage, pictures, views
 from tasks.engine.params import Block
+from tasks.engine.stage import Stage, launch
+from tasks.findings import Evidence, findings, share
+from tasks.leakage import NATURAL, TOP1, UNDEFENDED, Table
+from tasks.pictures import Panel, Part, Pixels, Point
+
+BLOCKS = ("prepare", "pretrain", "finetune", "prior", "judge", "invert", "evaluate", "report")
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Report(Block):
-    """`faces`: people in the picture wall; `images_a_face`: reconstructions of each."""
+    """`faces`: people in the picture wall, at most; `images_a_face`: pictures of each, at most."""
 
     faces: Annotated[int, Field(gt=0)]
     images_a_face: Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the report is made from."""
+
+    stage: Stage[Report]
+
+    @cached_property
+    def table(self) -> Table:
+        """Every figure."""
+        return leakage.read(self.stage.path("evaluation") / leakage.FILE)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The images."""
+        return Dataset.open(self.stage.path("data"))
+
+    @cached_property
+    def attacks(self) -> Mapping[str, invert.Row]:
+        """Rows of `invert`."""
+        return self.stage.block("invert", invert.Invert).rows
+
+    @cached_property
+    def victims(self) -> Mapping[str, finetune.Row]:
+        """Rows of `finetune`."""
+        return self.stage.block("finetune", finetune.Finetune).rows
+
+    @property
+    def shown(self) -> list[views.Attack]:
+        """Rows of the table."""
+        rows = self.attacks.items()
+        return [views.attack(self.table, name, row, self.victims[row.victim]) for name, row in rows]
+
+    @property
+    def evidence(self) -> Evidence:
+        """What sentences are made from."""
+        undefended = frozenset(name for name, row in self.victims.items() if row.defense == UNDEFENDED)
+        attacked = {name: row.victim for name, row in self.attacks.items()}
+        return Evidence(self.table, attacked, undefended, self.data.num_classes("private"))
+
+    def victim(self, row: str) -> Path:
+        """Folder of the first training seed of a victim."""
+        return self.stage.path("victims") / row / f"seed-{self.victims[row].seeds[0]}"
+
+    def cells(self, row: str) -> list[Path]:
+        """Folders of an attack on the first training seed that it attacks."""
+        folder = self.stage.path("reconstructions") / row / f"seed-{self.attacks[row].seeds[0]}"
+        return sorted(folder.iterdir())
+
+
+def run(stage: Stage[Report]) -> None:
+    """Write `report.html`, its pictures `faces.png`, `tradeoff.png` and `account.png`, and `leakage.md`."""
+    inputs = Inputs(stage)
+    people, strips = _strips(inputs)
+    accounts = {row: _account(inputs.victim(row)) for row in inputs.victims}
+    shown = {
+        "faces": pictures.wall(strips, people),
+        "tradeoff": pictures.tradeoff(_panels(inputs)),
+        "account": pictures.account(accounts),
+    }
+    page = {
+        "findings": findings(inputs.evidence),
+        "evidence": inputs.evidence,
+        "attacks": inputs.shown,
+        "bounds": views.bounds(inputs.table),
+        "judges": inputs.table.judges,
+        "people": people,
+        "wall": {name: _uri(pictures.png(pixels)) for name, pixels in strips.items()},
+        "pictures": {name: _uri(picture) for name, picture in shown.items()},
+        "accounts": {row: _totals(parts) for row, parts in accounts.items()},
+        "made": _made(inputs),
+        "params": {name: dict(views.parameters(stage.values[name])) for name in BLOCKS},
+        "shape": inputs.data.image_shape,
+        "public": inputs.data.num_classes("public"),
+    }
+    _write(stage, page, shown)
+
+
+def _write(stage: Stage[Report], page: dict[str, Any], shown: Mapping[str, bytes]) -> None:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
+    environment.filters["json"] = json.dumps
+    stage.out.mkdir(parents=True, exist_ok=True)
+    html, table = stage.out / "report.html", stage.out / "leakage.md"
+    html.write_text(environment.get_template("report.html.jinja").render(page), encoding="utf-8")
+    table.write_text(views.markdown(page["attacks"], page["bounds"], page["judges"]), encoding="utf-8")
+    for name, picture in shown.items():
+        path = stage.out / f"{name}.png"
+        path.write_bytes(picture)
+        stage.events.artifact(path, "image")
+    stage.events.artifact(html)
+    stage.events.artifact(table)
+
+
+def _panels(inputs: Inputs) -> list[Panel]:
+    table, chance = inputs.table, inputs.evidence.chance
+    return [
+        Panel(
+            judge,
+            tuple(_point(inputs, row, judge) for row in inputs.attacks),
+            chance,
+            table.value(table.subjects("ceiling")[0], "ceiling", TOP1, judge).point,
+        )
+        for judge in table.judges
+    ]
+
+
+def _point(inputs: Inputs, row: str, judge: str) -> Point:
+    table, attack = inputs.table, inputs.attacks[row]
+    victim = inputs.victims[attack.victim]
+    return Point(
+        name=row,
+        setting=f"{attack.attack} with {attack.prior}, backbone {victim.backbone}",
+        defended=victim.defense != UNDEFENDED,
+        natural=table.value(attack.victim, "victim", NATURAL),
+        attack=table.value(row, "attack", TOP1, judge),
+        twin=table.twin(row),
+    )
+
+
+def _strips(inputs: Inputs) -> tuple[list[str], dict[str, Pixels]]:
+    """Names of the first people, and a strip of theirs for real images, one start, and every attack."""
+    wanted, names = inputs.stage.params, inputs.data.names("private")
+    made = {row: _made_images(inputs.cells(row)) for row in inputs.attacks}
+    first = next(iter(made.values()))
+    chosen = first["identities"].sort().values[: wanted.faces]
+    images, labels = inputs.data.split("private/train")
+    few = min(int((labels == person).sum()) for person in chosen)
+    rows = {"real, private": torch.stack([images[labels == person][:few] for person in chosen])}
+    rows[f"start of {next(iter(made))}"] = _of(first, "start", chosen)
+    rows |= {row: _of(tensors, "images", chosen) for row, tensors in made.items()}
+    width = min(wanted.images_a_face, max(images.shape[1] for images in rows.values()))
+    strips = {name: pictures.strip(images[:, :width], width) for name, images in rows.items()}
+    return [names[person] for person in chosen], strips
+
+
+def _made_images(cells: list[Path]) -> dict[str, Tensor]:
+    parts = [load_file(cell / invert.RECONSTRUCTIONS) for cell in cells]
+    return {name: torch.cat([part[name] for part in parts]) for name in ("images", "start", "identities")}
+
+
+def _of(tensors: Mapping[str, Tensor], name: str, people: Tensor) -> Tensor:
+    """Images [p, k, C, H, W] of some people, best first by the attack's own score."""
+    places = [int((tensors["identities"] == person).nonzero()) for person in people]
+    return tensors[name][places]
+
+
+def _account(victim: Path) -> list[Part]:
+    """Trainable and frozen parameters by the first two parts of a layer's name, the trunk's own left out."""
+    blocks: dict[str, tuple[int, int]] = {}
+    with (victim / "account.csv").open(newline="", encoding="utf-8") as file:
+        for layer in csv.DictReader(file):
+            name = ".".join(layer["layer"].removeprefix("trunk.").split(".")[:2])
+            trainable, frozen = blocks.get(name, (0, 0))
+            blocks[name] = (trainable + int(layer["trainable"]), frozen + int(layer["frozen"]))
+    return [Part(name, *counts) for name, counts in blocks.items()]
+
+
+def _totals(parts: list[Part]) -> dict[str, Any]:
+    trainable, frozen = sum(part.trainable for part in parts), sum(part.frozen for part in parts)
+    first = next((part.name for part in parts if part.trainable), "none")
+    return {"trainable": trainable, "frozen": frozen, "first": first}
+
+
+def _made(inputs: Inputs) -> dict[str, str]:
+    """How the results came about, term by term."""
+    manifest, table = inputs.data.manifest, inputs.table
+    sizes = (f"{split} {len(manifest.splits[split])}" for split in SPLITS)
+    judges = (f"{judge} {share(table.value(judge, 'judge', 'accuracy'))}" for judge in table.judges)
+    places = [checkpoint.read_card(inputs.victim(row)).facts["environment"] for row in inputs.victims]
+    for row in inputs.attacks:
+        facts = (json.loads((cell / invert.FACTS).read_text(encoding="utf-8")) for cell in inputs.cells(row))
+        places += [fact["environment"] for fact in facts]
+    distinct = dict.fromkeys(f"torch {e['torch']}, {e['device']}, {e['processor']}" for e in places)
+    channels, height, width = inputs.data.image_shape
+    return {
+        "Data": f"{manifest.source}, {height} x {width} pixels, {'grey' if channels == 1 else 'colour'}",
+        "Data digest": f"sha256 {inputs.data.digest}",
+        "People": ", ".join(f"{inputs.data.num_classes(pool)} {pool}" for pool in ("public", "private")),
+        "Images": ", ".join(sizes),
+        "Judges, accuracy on private test images": ", ".join(judges),
+        "Training seeds of victims": _seeds(inputs.victims),
+        "Attacked training seeds": _seeds(inputs.attacks),
+        "Seed of the attacker": str(inputs.stage.values["invert"]["seed"]),
+        "Made with": "; ".join(distinct),
+    }
+
+
+def _seeds(rows: Mapping[str, finetune.Row] | Mapping[str, invert.Row]) -> str:
+    return "; ".join(f"{name}: {', '.join(map(str, row.seeds))}" for name, row in rows.items())
+
+
+def _uri(picture: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(launch(run, ["data", "victims", "reconstructions", "evaluation"], Report))

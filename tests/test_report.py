@@ -1,0 +1,398 @@
+"""The report, made by its real stage from a small evaluation of six toy people."""
+
+import base64
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from mipriv.models.checkpoint import CARD, Card
+from tasks import invert, leakage, pictures, prepare, report
+from tasks.engine import events
+from tasks.engine.stage import launch
+from tasks.findings import Evidence, Finding, findings
+from tasks.leakage import Table
+from tasks.tables import write_csv
+from tests.leakage_lines import LESS, MORE, NOTHING, Interval, table
+
+MINUS = "\N{MINUS SIGN}"
+SIDE = 8
+ENVIRONMENT = {"torch": "9.9", "device": "cpu", "processor": "abacus"}
+Make = Callable[..., Path]
+
+
+class Page(HTMLParser):
+    """What a browser would take from a page: tags with attributes, and visible text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._text: list[str] = []
+        self._hidden = False
+        self.feed(self.source)
+        self.text = " ".join(" ".join(self._text).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._hidden = tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self._text.append(data)
+
+    def picture(self, alt: str) -> np.ndarray:
+        """Pixels of the one image whose alternative text begins so."""
+        (uri,) = [
+            str(a["src"]) for tag, a in self.tags if tag == "img" and str(a["alt"]).startswith(f"{alt}:")
+        ]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Makes a folder of a finished evaluation, and the report's outputs in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIPRIV_PUBLISH", "off")
+    before, threads = dict(os.environ), torch.get_num_threads()
+
+    def made(content: Table, out: str = "out", **changed: Any) -> Path:
+        plain, guarded = content.subjects("attack")
+        values = _params(plain, guarded) | changed
+        (tmp_path / "params.yaml").write_text(json.dumps(values))
+        if not (tmp_path / "data").exists():
+            _data(tmp_path)
+            _victims(tmp_path)
+            for level, row in enumerate((plain, guarded)):
+                _reconstructions(tmp_path / "invert" / row / "seed-3", level)
+        write_csv(tmp_path / "evaluate" / leakage.FILE, [line.flat() for line in content.lines])
+        paths = {"data": "data", "victims": "finetune", "reconstructions": "invert", "evaluation": "evaluate"}
+        argv = [word for option, path in paths.items() for word in (f"--{option}", path)]
+        argv += ["--out", out, "--events", f"{out}.jsonl"]
+        assert launch(report.run, list(paths), report.Report, argv, deps=None) == 0
+        return tmp_path / out
+
+    yield made
+    os.environ.clear()
+    os.environ.update(before)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+def _params(plain: str, guarded: str) -> dict[str, Any]:
+    split = {"public": 2, "private": None, "train": 2, "validation": 1, "test": 1}
+    defended = {"backbone": "public", "defense": "tl_dmi", "knobs": {"cut": "trunk.b"}, "recipe": "all"}
+    open_ = {**defended, "defense": "none", "knobs": {}}
+    row = {"attack": "ppa", "prior": "faces", "seeds": [3, 1]}
+    return {
+        "prepare": {
+            "source": "arrays",
+            "knobs": {"file": "people.npz"},
+            "transform": {"size": [SIDE, SIDE], "crop": None, "channels": 1},
+            "split": {**split, "public_validation": 1, "seed": 0},
+        },
+        "pretrain": {},
+        "finetune": {
+            "recipes": {},
+            "rows": {"none": {**open_, "seeds": [3, 1]}, "frozen": {**defended, "seeds": [3, 1]}},
+        },
+        "prior": {"rows": {}},
+        "judge": {"rows": {}},
+        "invert": {
+            "identities": None,
+            "identities_a_cell": 2,
+            "seed": 17,
+            "attacks": {},
+            "rows": {plain: {**row, "victim": "none"}, guarded: {**row, "victim": "frozen"}},
+        },
+        "evaluate": {},
+        "report": {"faces": 3, "images_a_face": 2},
+        "cost": {"device": "cpu", "threads": 1, "stages": {}},
+    }
+
+
+def _data(folder: Path) -> None:
+    """Six people of four images, prepared by the real stage; pixels say which image it is."""
+    levels = np.arange(24, dtype=np.float32) / 24
+    np.savez(
+        folder / "people.npz",
+        images=np.tile(levels[:, None, None], (1, SIDE, SIDE)),
+        labels=np.array([f"p{i // 4}" for i in range(24)]),
+    )
+    argv = ["--out", "data", "--events", "prepare.jsonl"]
+    assert launch(prepare.run, [], prepare.Prepare, argv, deps=None) == 0
+
+
+def _victims(folder: Path) -> None:
+    layers = {"trunk.a.0.conv": 10, "trunk.a.0.norm": 2, "trunk.b.1": 30, "head": 1000}
+    for row, frozen in {"none": (), "frozen": ("trunk.a.0.conv", "trunk.a.0.norm", "trunk.b.1")}.items():
+        card = Card("classifier", "toy", {}, (1, SIDE, SIDE), 4, {"environment": ENVIRONMENT})
+        account = [
+            {"layer": name, "kind": "Toy", "trainable": 0 if name in frozen else count,
+             "frozen": count if name in frozen else 0}
+            for name, count in layers.items()
+        ]  # fmt: skip
+        write_csv(folder / "finetune" / row / "seed-3" / "account.csv", account)
+        (folder / "finetune" / row / "seed-3" / CARD).write_text(json.dumps(asdict(card)))
+
+
+def shade(row: int, person: int, rank: int) -> float:
+    """The one grey of a reconstruction."""
+    return (100 * row + 20 * person + 5 * rank) / 255
+
+
+def _reconstructions(folder: Path, row: int) -> None:
+    """Two cells of two people with three images each, people within a cell in falling order."""
+    for first in (0, 2):
+        people = [first + 1, first]
+        greys = torch.tensor([[shade(row, person, rank) for rank in range(3)] for person in people])
+        images = greys[:, :, None, None, None].expand(-1, -1, 1, SIDE, SIDE).contiguous()
+        cell = folder / f"ids-{first:05d}"
+        cell.mkdir(parents=True)
+        tensors = {"images": images, "start": images / 2, "identities": torch.tensor(people)}
+        save_file(tensors, cell / invert.RECONSTRUCTIONS)
+        (cell / invert.FACTS).write_text(json.dumps({"environment": ENVIRONMENT}))
+
+
+def evidence(content: Table) -> Evidence:
+    victims = dict(zip(content.subjects("attack"), ("none", "frozen"), strict=True))
+    return Evidence(content, victims, frozenset({"none"}), people=4)
+
+
+def says(content: Table) -> tuple[Finding, Finding, Finding]:
+    leaks, floors, changes = findings(evidence(content))
+    return leaks, floors, changes
+
+
+def test_every_row_stands_there_with_its_figures_and_intervals(make: Make) -> None:
+    second = {"second": (0.4, 0.2, 0.6)}
+    page = Page(make(table(reached=second, change={"second": NOTHING})) / "report.html")
+    start = page.text.index("Leakage table Percent")
+    whole = page.text[start : page.text.index("How to read it")]
+    plain, guarded = whole[: whole.index("guarded ppa")], whole[whole.index("guarded ppa") :]
+    assert "natural accuracy 97.5 [90.0, 100.0]" in plain and "4 people, 3 training seeds" in plain
+    for figure in ("75.0 [60.0, 90.0]", "76.0 [60.0, 90.0]", "100.0 [90.0, 100.0]", "120.2 [100.0, 140.0]"):
+        assert figure in plain, figure
+    assert "defence tl_dmi (cut trunk.b), backbone public, natural accuracy 87.5 [80.0, 92.5]" in guarded
+    shown = [
+        "first 50.0 [30.0, 70.0]",
+        f"{MINUS}25.0 [{MINUS}40.0, {MINUS}10.0] leaks less +30.0 [+15.0, +45.0] above its start",
+        "second 40.0 [20.0, 60.0]",
+        f"{MINUS}5.0 [{MINUS}20.0, +10.0] no effect shown +30.0 [+15.0, +45.0] above its start",
+        "mean 25.0 [24.0, 26.0]",
+        "guarded, selected only 20.0 [10.0, 30.0]",
+        "real 96.0 [95.0, 97.0]",
+    ]
+    places = [guarded.index(text) for text in shown]
+    assert places == sorted(places)
+
+
+def test_the_page_says_how_it_was_made(make: Make) -> None:
+    text = Page(make(table()) / "report.html").text
+    assert "arrays, 8 x 8 pixels, grey" in text and "2 public, 4 private" in text and "private/test 4" in text
+    assert "none: 3, 1; frozen: 3, 1" in text and "Seed of the attacker 17" in text
+    assert "torch 9.9, cpu, abacus" in text and "first 95.0% [90.0, 100.0]" in text
+    assert "rows.frozen.knobs.cut" in text and '"trunk.b"' in text
+    assert "none 0 1,042 a.0" in text and "frozen 42 1,000 head" in text
+
+
+def test_the_wall_shows_the_best_pictures_of_the_same_people_in_every_row(make: Make) -> None:
+    page = Page(make(table()) / "report.html")
+    person = 2 * SIDE + pictures.NEAR + pictures.FAR
+    for row, name in enumerate(("plain", "guarded")):
+        pixels = page.picture(name)
+        assert pixels.shape == (SIDE, 3 * person - pictures.FAR, 3)
+        for who in range(3):
+            for rank in range(2):
+                left = who * person + rank * (SIDE + pictures.NEAR)
+                tile = pixels[:, left : left + SIDE]
+                assert (tile == round(255 * shade(row, who, rank))).all(), (name, who, rank)
+    begun = page.picture("start of plain")
+    assert abs(int(begun[0, person, 0]) - 255 * shade(0, 1, 0) / 2) <= 1
+    real = page.picture("real, private")
+    levels = [int(real[0, who * person, 0]) for who in range(3)]
+    folder = Path("data")
+    labels, names = np.load(folder / "labels.npy"), json.loads((folder / "names.json").read_text())["labels"]
+    train = json.loads((folder / "manifest.json").read_text())["splits"]["private/train"]["indices"]
+    people = sorted({names[labels[i]] for i in train})[:3]
+    for level, name in zip(levels, people, strict=True):
+        own = [i for i in train if names[labels[i]] == name]
+        assert round(level * 24 / 255) == own[0]
+    assert all(f"<span>{name}</span>" in page.source for name in people)
+
+
+def test_more_faces_than_there_are_show_those_there_are(make: Make) -> None:
+    page = Page(make(table(), report={"faces": 99, "images_a_face": 99}) / "report.html")
+    wide = 3 * SIDE + 2 * pictures.NEAR
+    assert page.picture("plain").shape[1] == 4 * (wide + pictures.FAR) - pictures.FAR
+    assert (page.picture("real, private")[:, 2 * SIDE + pictures.NEAR : wide] == 255).all()
+
+
+def test_nothing_is_loaded_from_elsewhere_and_every_picture_is_described(make: Make) -> None:
+    page = Page(make(table()) / "report.html")
+    assert "http:" not in page.source and "https:" not in page.source
+    assert "url(" not in page.source and "@import" not in page.source
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    policy = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 6
+    for attributes in images:
+        assert len(attributes["alt"] or "") > 20
+        kind, _, data = (attributes["src"] or "").partition(",")
+        assert kind == "data:image/png;base64"
+        Image.open(io.BytesIO(base64.b64decode(data))).verify()
+    anchors = {a["href"] for tag, a in page.tags if tag == "a"}
+    assert anchors == {f"#{a['id']}" for _, a in page.tags if "id" in a}
+
+
+def test_names_are_text_and_nothing_else(make: Make) -> None:
+    name = "<i class=x>|$y_{$ & co"
+    out = make(table(guarded=name))
+    page = Page(out / "report.html")
+    assert "<i class=x>" not in page.source and name in page.text
+    rows = (out / "leakage.md").read_text().splitlines()
+    (row,) = [line for line in rows if line.startswith("| &lt;i class=x>\\|$y_{$ & co |")]
+    assert row.replace("\\|", "").count("|") == rows[0].count("|")
+
+
+def test_a_second_run_gives_the_same_bytes(make: Make) -> None:
+    first, second = make(table(), "one"), make(table(), "two")
+    names = sorted(path.name for path in first.iterdir())
+    assert names == ["account.png", "faces.png", "leakage.md", "report.html", "tradeoff.png"]
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_pictures_and_page_are_recorded(make: Make) -> None:
+    lines = events.read(make(table()).with_suffix(".jsonl"))
+    kinds = {line["name"]: line["kind"] for line in lines if line["event"] == "artifact"}
+    assert kinds == {
+        "faces.png": "image",
+        "tradeoff.png": "image",
+        "account.png": "image",
+        "report.html": "file",
+        "leakage.md": "file",
+    }
+
+
+def test_the_markdown_table_has_every_attack_and_floor(make: Make) -> None:
+    lines = (make(table()) / "leakage.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert {len(row) for row in rows} == {7}
+    expected = ["guarded", "frozen", "87.5 [80.0, 92.5]", "50.0 [30.0, 70.0]", "-25.0 [-40.0, -10.0]"]
+    assert rows[3][:5] == expected
+    assert [row[0] for row in rows[2:]] == [
+        "plain", "guarded", "floor: mean", "floor: guarded, selected only", "ceiling: real",
+    ]  # fmt: skip
+
+
+def test_what_leaks_is_said_of_undefended_victims() -> None:
+    leaks, _, _ = says(table())
+    assert leaks.answer == (
+        "Judge first names the person who was asked for in 75.0% of the pictures that attacks draw from "
+        "undefended victims; guessing among 4 people is right in 25.0%."
+    )
+    assert leaks.rows == (("plain", "75.0% [60.0, 90.0] (first) and 76.0% [60.0, 90.0] (second)"),)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({}, "Leaks less by every judge: guarded."),
+        ({"first": NOTHING, "second": NOTHING}, "No effect could be shown: guarded."),
+        ({"first": MORE, "second": MORE}, "Leaks more by every judge: guarded."),
+        ({"second": NOTHING}, "The judges differ: guarded."),
+        ({"second": MORE}, "The judges differ: guarded."),
+    ],
+)
+def test_the_verdict_on_a_defence_follows_the_intervals(change: dict[str, Interval], verdict: str) -> None:
+    _, _, changes = says(table(change=change))
+    assert changes.answer == verdict
+    ((row, said),) = changes.rows
+    assert row == "guarded" and "natural accuracy 87.5% [80.0, 92.5], undefended 97.5% [90.0, 100.0]" in said
+    for judge in ("first", "second"):
+        point, low, high = (100 * end for end in change.get(judge, LESS))
+        assert f"{point:+.1f} [{low:+.1f}, {high:+.1f}] points ({judge})" in said
+
+
+@pytest.mark.parametrize(
+    ("gain", "reached"),
+    [
+        ({"second": NOTHING}, {}),
+        ({"first": NOTHING, "second": NOTHING}, {}),
+        ({"first": LESS}, {}),
+        ({}, {"second": (0.4, 0.25, 0.6)}),  # from a guess on, not above it
+    ],
+)
+def test_an_attack_that_does_not_beat_its_floors_is_said_not_to(
+    gain: dict[str, Interval], reached: dict[str, Interval]
+) -> None:
+    _, floors, _ = says(table(gain=gain, reached=reached))
+    assert "By every judge, 1 of 2 attacks beat" in floors.answer
+    assert floors.answer.endswith("For guarded that could not be shown.")
+    said = dict(floors.rows)
+    assert said["guarded"].startswith("is not shown to beat its floors: ")
+    assert ("a guess 25.0%" in said["guarded"]) == bool(reached)
+    assert said["plain"] == (
+        "+30.0 [+15.0, +45.0] points (first) and +30.0 [+15.0, +45.0] points (second) against its own start"
+    )
+
+
+def test_attacks_that_beat_their_floors_are_not_doubted() -> None:
+    _, floors, _ = says(table())
+    assert "2 of 2 attacks beat" in floors.answer and "not" not in floors.answer.partition(")")[2]
+    assert not any("not shown" in said for _, said in floors.rows)
+
+
+def test_without_a_twin_nothing_is_compared() -> None:
+    whole = table()
+    alone = Table(tuple(line for line in whole.lines if line.against != "plain"))
+    _, _, changes = says(alone)
+    assert changes.rows == () and "No defended victim has an undefended twin" in changes.answer
+
+
+def test_sentences_reach_the_page(make: Make) -> None:
+    page = Page(make(table(change=dict.fromkeys(("first", "second"), NOTHING))) / "report.html")
+    assert "No effect could be shown: guarded." in page.text
+    assert f"{MINUS}5.0 [{MINUS}20.0, +10.0] points (first)" in page.text
+    assert "leaks less" not in page.text and "Leaks less" not in page.text
+
+
+def test_large_faces_are_made_small_and_colours_stay() -> None:
+    images = torch.zeros(2, 1, 3, 300, 200)
+    images[:, :, 0] = 1.0
+    pixels = pictures.strip(images, width=2)
+    side = round(200 * pictures.TILE / 300)
+    assert pixels.shape == (pictures.TILE, 2 * (2 * side + pictures.NEAR) + pictures.FAR, 3)
+    assert (pixels[:, :side] == (255, 0, 0)).all() and (pixels[:, side : 2 * side] == 255).all()
+
+
+def test_a_crowd_of_equal_points_can_be_drawn() -> None:
+    value = table().lines[0].value
+    points = tuple(pictures.Point(f"row {i}", f"s{i % 9}", i % 2 > 0, value, value, None) for i in range(40))
+    drawn = Image.open(io.BytesIO(pictures.tradeoff([pictures.Panel("judge", points, 0.1, 1.0)])))
+    assert drawn.size[0] > 700 and "Software" not in drawn.info
+
+
+def test_the_csv_that_evaluate_writes_is_what_is_read(make: Make) -> None:
+    make(table())
+    with Path("evaluate", leakage.FILE).open(newline="") as file:
+        header = next(csv.reader(file))
+    assert header == [
+        "subject", "kind", "figure", "judge", "against", "point", "low", "high", "n", "seeds", "method",
+    ]  # fmt: skip
