@@ -1,6 +1,9 @@
 """`make run`: every stale stage through DVC, one publisher beside it, and the leakage table at the end."""
 
 import argparse
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,12 +24,17 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
+    command = dvc("--wait-for-lock", "repro", *targets)
+    # A group of their own: DVC does not end the stage that it runs when it is ended itself.
+    stages = subprocess.Popen(
+        command, cwd=project, env=environment(MIPRIV_PUBLISH="off"), start_new_session=True
+    )
     try:
-        command = dvc("--wait-for-lock", "repro", *targets)
-        code = subprocess.run(
-            command, cwd=project, env=environment(MIPRIV_PUBLISH="off"), check=False
-        ).returncode
+        code = stages.wait()
     finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(stages.pid, signal.SIGTERM)
+        stages.wait()
         assert publisher.stdin is not None
         publisher.stdin.close()
         publisher.wait()
@@ -40,6 +48,7 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
 
 def main() -> int:
     """Command line: optional stages."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(prog="python -m flows.whole", description=__doc__, allow_abbrev=False)
     parser.add_argument("stages", nargs="*", help="DVC stages; none: all")
     return run(root(), parser.parse_args().stages)
