@@ -103,7 +103,7 @@ def test_a_terminal_gets_a_bar_with_an_estimate(tmp_path: Path) -> None:
         "engine_toys.main('square', sys.argv[1])"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, env=environment, stderr=theirs, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, stderr=theirs, timeout=300, check=False)
     os.close(theirs)
     said = os.read(ours, 100_000).decode()
     os.close(ours)

@@ -118,10 +118,10 @@ def test_one_killed_in_the_middle_is_completed_and_never_doubled(
     Publisher(elsewhere).publish([record.read(file)])
     for writes in (1, 3, 7, 7):  # each goes on where the one before was killed
         process = start("-c", DIES, writes, file, cwd=root)
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL
     process = start(*PUBLISHER, "--strict", file, cwd=root)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert snapshot(client(root)) == snapshot(client(elsewhere))
 
@@ -131,7 +131,7 @@ def test_files_that_are_not_whole_are_left_out_and_said(root: Path, start: Launc
     torn.write_text("{broken\n" + torn.read_text())
     running.write_text("\n".join(running.read_text().splitlines()[:-1]) + "\n")
     process = start(*PUBLISHER, "--events", root / "out" / "events", "--strict", cwd=root)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     lines = sorted(said.splitlines())
     assert process.returncode == 1 and len(lines) == 3
     assert lines[0].startswith("publisher: 1 new of 3 in sqlite:///")
@@ -149,5 +149,5 @@ def test_an_experiment_of_ones_own(root: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_stage_imports_mlflow(start: Launch) -> None:
     code = "import sys, json; import tasks.engine.stage; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(start("-c", code).communicate(timeout=60)[0])
+    loaded = json.loads(start("-c", code).communicate(timeout=300)[0])
     assert not {"mlflow", "dvc", "ray", "boto3", "torch", "tasks.engine.publisher"} & set(loaded)
