@@ -26,7 +26,7 @@ from flows.project import fail
 
 HOST = "127.0.0.1"
 STORE = 80_000_000  # bytes of Ray's object store, about the least it takes: cells pass files, not objects
-START, END = 90.0, 20.0  # seconds that Ray gets to start, and to end by itself
+START, END = 90.0, 3.0  # seconds that Ray gets to start, and to end by itself
 LONGEST = 40  # characters of its folder: sockets lie 65 deeper, and 107 is all that a socket's path may have
 
 
@@ -56,6 +56,7 @@ def local_head(project: Path, cpus: int | None = None, gpus: int | None = None) 
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray looks for an address that others can reach
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # of a minute, that stages wait for a head that died
     }
     guard = subprocess.Popen(
         [sys.executable, "-m", "flows.cluster", *_sizes(cpus or _cpus(project), gpus)],
@@ -67,15 +68,18 @@ def local_head(project: Path, cpus: int | None = None, gpus: int | None = None) 
         text=True,
     )
     assert guard.stdin is not None and guard.stdout is not None
+    group = None
     try:
         kind, _, said = guard.stdout.readline().strip().partition(" ")
         if kind != "ready":
             fail(f"Ray did not start: {said or 'no reason given'}; `dvc repro` needs none")
-        yield {**access, "RAY_ADDRESS": said}
+        group, _, address = said.partition(" ")
+        yield {**access, "RAY_ADDRESS": address}
     finally:
         guard.stdin.close()
         guard.stdout.close()
-        guard.wait()
+        if guard.wait() and group:  # the guard itself was killed
+            _kill(int(group))
 
 
 def _cpus(project: Path) -> int:
@@ -144,7 +148,7 @@ def _guard(sizes: Sequence[str]) -> int:
         if not _healthy(ray, folder):
             print("failed", _last_line(folder / "start.log"), flush=True)
             return 1
-        print("ready", (folder / "ray_current_cluster").read_text().strip(), flush=True)
+        print("ready", ray.pid, (folder / "ray_current_cluster").read_text().strip(), flush=True)
         while ray.poll() is None and not _closed(1.0):
             pass
         return 0
@@ -181,9 +185,13 @@ def _end(ray: "subprocess.Popen[Any]") -> None:
     ray.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         ray.wait(END)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(ray.pid, signal.SIGKILL)
+    _kill(ray.pid)
     ray.wait()
+
+
+def _kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == "__main__":

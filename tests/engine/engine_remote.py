@@ -69,6 +69,7 @@ def main(kind: str, root: Path, threads: int) -> None:
     progress.LINE_EVERY = 0.0
     cells = {
         "half": halves(place),
+        "waits": halves(place, 2)[1:],
         "torch": [Cell(name, f"engine_torch:{name}", {"seed": 1}) for name in ("numbers", "facts")],
     }
     fanout.run(cells[kind], place)
