@@ -156,9 +156,10 @@ def _cluster(place: Place) -> Iterator[Any]:
         ray.init(address, namespace="mipriv", log_to_driver=False, logging_level=logging.ERROR,
                  runtime_env={"env_vars": cluster.environment(place)})  # fmt: skip
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        said = " ".join(str(error).split())
         raise InputError(
-            f"RAY_ADDRESS: {address!r} does not take this driver ({' '.join(str(error).split())}); allowed: a "
-            "cluster of the same Ray and Python, with its RAY_AUTH_MODE and RAY_AUTH_TOKEN"
+            f"RAY_ADDRESS: {address!r} does not take this driver ({said}); allowed: a cluster of the same "
+            "Ray and Python, with its RAY_AUTH_MODE and RAY_AUTH_TOKEN"
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own there

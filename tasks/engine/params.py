@@ -10,9 +10,17 @@ import math
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -61,6 +69,14 @@ class Cost(Block):
     gpus: Annotated[float, Field(ge=0), AfterValidator(_share)]
     retries: Annotated[int, Field(ge=0)]
     stages: dict[str, Expected]
+
+    @model_validator(mode="after")
+    def _ray_chooses(self) -> Self:
+        if self.gpus and self.device.startswith("cuda:"):
+            raise ValueError(
+                f"device {self.device!r} with gpus {self.gpus:g}; allowed: auto or cuda, Ray chooses which"
+            )
+        return self
 
 
 def load(path: Path | str = FILE) -> dict[str, Any]:

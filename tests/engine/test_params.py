@@ -185,6 +185,12 @@ def test_cost_refuses_what_ray_cannot_give(gpus: float, says: str) -> None:
         params.validate(Cost, {**COST, "gpus": gpus}, "cost")
 
 
+def test_cost_refuses_to_choose_a_gpu_where_ray_does() -> None:
+    says = "params.yaml: cost: device 'cuda:1' with gpus 0.5; allowed: auto or cuda, Ray chooses which"
+    with pytest.raises(InputError, match=re.escape(says)):
+        params.validate(Cost, {**COST, "device": "cuda:1", "gpus": 0.5}, "cost")
+
+
 @pytest.fixture
 def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A family of one real plug-in module."""

@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +14,9 @@ import engine_remote
 import engine_toys
 import psutil
 import pytest
-from engine_processes import Launch
+from engine_processes import HERE, ROOT, Launch
 
+from flows.cluster import local_head
 from tasks.engine import fanout
 from tasks.engine.cells import Cell, Place
 
@@ -89,3 +92,22 @@ def test_a_cell_that_kills_its_worker_is_given_up(place: Place, retries: int) ->
         fanout.run(work, replace(place, retries=retries))
     assert died.value.__notes__ == ["in cell bad of toy@row"]
     assert engine_toys.ran(place.root / "log").count(9) == 1 + retries
+
+
+def test_running_out_of_memory_is_not_tried_for_ever(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would: this head kills every worker for memory, and a cell waits to be killed."""
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    with local_head(ROOT, cpus=1) as environment:
+        command = [sys.executable, engine_remote.__file__, "waits", place.root, "1"]
+        done = subprocess.run(
+            command,
+            env={**os.environ, **environment, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 1 and "OutOfMemoryError" in done.stderr
+    assert done.stderr.endswith("in cell seed-1 of toy@row\n")
