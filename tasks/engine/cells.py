@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mipriv.errors import InputError
@@ -59,7 +59,10 @@ class Place:
         root: the project.
         store: the folder ``.cells``.
         stage, row: for the events and for messages.
-        threads: torch threads of one cell, part of its key.
+        threads: torch threads of one cell, part of its key; on Ray as many CPUs are its own.
+        gpus: fraction of a GPU that Ray keeps for a cell, or a whole number of them; 0: Ray hands out none,
+            and a cell sees those that its machine has.
+        retries: how often Ray computes a cell again whose worker died.
     """
 
     root: Path
@@ -67,6 +70,8 @@ class Place:
     stage: str
     row: str | None
     threads: int
+    gpus: float
+    retries: int
 
     @property
     def address(self) -> str:
@@ -119,13 +124,8 @@ def compute(cell: Cell, place: Place, progress: Progress) -> Result:
     part = final.with_name(f"{final.name}.part")
     place.store.mkdir(parents=True, exist_ok=True)
     with _lock(final):
-        if final.exists() and os.environ.get("MIPRIV_IGNORE_CELLS") != "1":
-            damage = sealed.damage(final)
-            if damage is None:
-                return _result(cell, final, resumed=True)
-            tqdm.write(
-                f"{place.address}  {cell.name}  stored result {damage}: computing it again", sys.stderr
-            )
+        if _whole(cell, final, place):
+            return _result(cell, final, resumed=True)
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed: we hold the lock
         try:
             seconds = _work(cell, place, identity, part, progress)
@@ -134,6 +134,18 @@ def compute(cell: Cell, place: Place, progress: Progress) -> Result:
             shutil.rmtree(part, ignore_errors=True)
             raise
     return _result(cell, final, resumed=False)
+
+
+def stored(cell: Cell, name: str, place: Place) -> Result | None:
+    """The result under the key `name` if it is whole; None too while another process is computing it."""
+    final = place.store / name
+    if not final.exists():
+        return None
+    try:
+        with _lock(final).acquire(timeout=0):
+            return _result(cell, final, resumed=True) if _whole(cell, final, place) else None
+    except Timeout:
+        return None
 
 
 def collect(results: Mapping[str, Result], out: Path) -> dict[str, Path]:
@@ -165,6 +177,16 @@ def _identity(cell: Cell, place: Place) -> dict[str, Any]:
         "sources": {path.as_posix(): sealed.digest(place.root / path) for path in sources},
         "threads": place.threads,
     }
+
+
+def _whole(cell: Cell, final: Path, place: Place) -> bool:
+    """Whether a result is there, is wanted and has every byte that it was stored with."""
+    if not final.exists() or os.environ.get("MIPRIV_IGNORE_CELLS") == "1":
+        return False
+    damage = sealed.damage(final)
+    if damage is not None:
+        tqdm.write(f"{place.address}  {cell.name}  stored result {damage}: computing it again", sys.stderr)
+    return damage is None
 
 
 def _work(cell: Cell, place: Place, identity: dict[str, Any], part: Path, progress: Progress) -> float:

@@ -10,9 +10,17 @@ import math
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -37,10 +45,18 @@ class Expected(Block):
     minutes: Annotated[float, Field(gt=0)]
 
 
+def _share(gpus: float) -> float:
+    if gpus > 1 and not gpus.is_integer():
+        raise ValueError(f"{gpus:g} GPUs; allowed: a fraction of one, or a whole number")
+    return gpus
+
+
 class Cost(Block):
     """The block ``cost``: where and how fast, which no stage lists under its DVC ``params``.
 
-    ``threads`` is the one number here that may change bytes, hence it is part of a cell's key.
+    ``threads`` is the one number here that may change bytes, hence it is part of a cell's key. ``gpus`` (of
+    one cell: a fraction of a GPU or a whole number; 0 keeps none for it) and ``retries`` (of a cell whose
+    worker died) are for Ray.
     """
 
     device: Annotated[
@@ -50,7 +66,17 @@ class Cost(Block):
         ),
     ]
     threads: Annotated[int, Field(gt=0)]
+    gpus: Annotated[float, Field(ge=0), AfterValidator(_share)]
+    retries: Annotated[int, Field(ge=0)]
     stages: dict[str, Expected]
+
+    @model_validator(mode="after")
+    def _ray_chooses(self) -> Self:
+        if self.gpus and self.device.startswith("cuda:"):
+            raise ValueError(
+                f"device {self.device!r} with gpus {self.gpus:g}; allowed: auto or cuda, Ray chooses which"
+            )
+        return self
 
 
 def load(path: Path | str = FILE) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class Stage(Generic[P]):
 
     def progress(self, parts: int = 1) -> Progress:
         """Progress of work outside of cells: ``with stage.progress() as p: work(p.part("images"))``."""
+        self._announce()
         return Progress(self.address, parts)
 
     def cells(self, work: Sequence[Cell]) -> dict[str, Path]:
@@ -97,12 +98,22 @@ class Stage(Generic[P]):
             Folder of each cell's files by cell name.
         """
         runtime.check(self.address)
-        place = Place(self.root, cells.store(self.root), self.name, self.row, self.cost.threads)
+        self._announce(f"{len(work)} cell{'' if len(work) == 1 else 's'}")
+        cost = self.cost
+        store = cells.store(self.root)
+        place = Place(self.root, store, self.name, self.row, cost.threads, cost.gpus, cost.retries)
         results = fanout.run([replace(cell, sources=self.deps) for cell in work], place)
         folders = cells.collect(results, self.out)
         for name, result in results.items():
             self.events.cell(name, result.key, result.resumed, folders[name], result.events())
         return folders
+
+    def _announce(self, *facts: str) -> None:
+        """Say, before the work, what it is and how long it should take."""
+        expected = self.cost.stages.get(self.name)
+        minutes = [] if expected is None else [f"about {expected.minutes:g} min"]
+        if facts or minutes:
+            print(f"{self.address}: {', '.join([*facts, *minutes])}", file=sys.stderr, flush=True)
 
 
 def launch(

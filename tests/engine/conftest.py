@@ -11,18 +11,25 @@ import pytest
 from engine_mlflow import client
 from engine_processes import HERE, ROOT, Launch, dvc
 
+from flows.cluster import local_head
 from tasks.engine.cells import Place
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return Place(tmp_path, tmp_path / ".cells", "toy", "row", 1)
+    return Place(tmp_path, tmp_path / ".cells", "toy", "row", 1, 0, 1)
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test publishes by accident, and what `runtime.settle` sets does not leak into other tests."""
-    for name in ("MIPRIV_CELLS", "MIPRIV_IGNORE_CELLS", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+    for name in (
+        "MIPRIV_CELLS",
+        "MIPRIV_IGNORE_CELLS",
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_EXPERIMENT_NAME",
+        "RAY_ADDRESS",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MIPRIV_PUBLISH", "off")
     before = dict(os.environ)
@@ -64,6 +71,22 @@ def start() -> Iterator[Launch]:
         process.wait()
         for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
             stream.close()
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[dict[str, str]]:
+    """What reaches a Ray head of 2 CPUs and a GPU that is not there; starting one takes seconds."""
+    with pytest.MonkeyPatch.context() as outside:
+        outside.delenv("RAY_ADDRESS", raising=False)
+        with local_head(ROOT, cpus=2, gpus=1) as environment:
+            yield environment
+
+
+@pytest.fixture
+def on_ray(head: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of this test go to the head."""
+    for name, value in {**head, "PYTHONPATH": str(HERE)}.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def ran(log: Path) -> list[int]:
 
 
 def main(kind: str, root: str) -> None:
-    place = Place(Path(root), Path(root, ".cells"), "toy", None, 1)
+    place = Place(Path(root), Path(root, ".cells"), "toy", None, 1, 0, 1)
     log, gate = str(Path(root, "log")), str(Path(root, "gate"))
     cells = {
         "gated": [

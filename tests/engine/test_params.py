@@ -1,6 +1,7 @@
 """Parameters: read as YAML 1.2, checked strictly, every mistake in one line."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +45,7 @@ class Finetune(Block):
         return self
 
 
+COST = {"device": "cpu", "threads": 1, "gpus": 0, "retries": 0, "stages": {"a": {"minutes": 0.5}}}
 GOOD: dict[str, Any] = {"recipe": {"epochs": 3, "lr": 1}, "seeds": [0, 1], "transform": {"size": [64, 32]}}
 
 
@@ -158,15 +160,35 @@ def test_a_block_is_frozen() -> None:
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:3"])
 def test_cost_takes_devices(device: str) -> None:
-    cost = params.validate(Cost, {"device": device, "threads": 1, "stages": {"a": {"minutes": 0.5}}}, "cost")
+    cost = params.validate(Cost, {**COST, "device": device}, "cost")
     assert (cost.device, cost.stages["a"].minutes) == (device, 0.5)
 
 
 def test_cost_refuses_other_devices() -> None:
     with pytest.raises(InputError) as refused:
-        params.validate(Cost, {"device": "gpu", "threads": 1, "stages": {}}, "cost")
+        params.validate(Cost, {**COST, "device": "gpu"}, "cost")
     line = "params.yaml: cost.device: 'gpu' is not allowed here (allowed: auto, cpu, cuda or cuda:N)"
     assert str(refused.value) == line
+
+
+@pytest.mark.parametrize("gpus", [0, 0.25, 1, 2])
+def test_cost_takes_a_fraction_of_a_gpu_or_whole_ones(gpus: float) -> None:
+    assert params.validate(Cost, {**COST, "gpus": gpus}, "cost").gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("gpus", "says"),
+    [(1.5, "1.5 GPUs; allowed: a fraction of one, or a whole number"), (-1, "-1 is not greater than")],
+)
+def test_cost_refuses_what_ray_cannot_give(gpus: float, says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"params.yaml: cost.gpus: {says}")):
+        params.validate(Cost, {**COST, "gpus": gpus}, "cost")
+
+
+def test_cost_refuses_to_choose_a_gpu_where_ray_does() -> None:
+    says = "params.yaml: cost: device 'cuda:1' with gpus 0.5; allowed: auto or cuda, Ray chooses which"
+    with pytest.raises(InputError, match=re.escape(says)):
+        params.validate(Cost, {**COST, "device": "cuda:1", "gpus": 0.5}, "cost")
 
 
 @pytest.fixture

@@ -63,6 +63,16 @@ def test_dvc_runs_it_and_the_results_are_there(project: Path) -> None:
     assert dvc(project, "status", "--quiet").returncode == 0
 
 
+def test_it_says_first_what_it_will_take(project: Path, start: Launch) -> None:
+    _, said = direct(project, start)
+    assert said.splitlines()[0] == "toy@plain: 2 cells, about 0.1 min"
+    (project / "params.yaml").write_text(
+        (project / "params.yaml").read_text().replace("toy: {minutes", "x: {minutes")
+    )
+    _, said = direct(project, start)
+    assert said.splitlines()[0] == "toy@plain: 2 cells"
+
+
 def test_a_restart_keeps_cells_and_their_time(project: Path, start: Launch) -> None:
     assert direct(project, start)[0] == 0
     first = recorded(project)
@@ -85,7 +95,7 @@ def test_a_users_mistake_is_one_line_and_code_2(
     project: Path, start: Launch, toy: str, code: int, said: str, error: str | None
 ) -> None:
     got, lines = direct(project, start, TOY=toy)
-    assert (got, [line for line in lines.splitlines() if "toy@plain  seed" not in line]) == (code, [said])
+    assert (got, [line for line in lines.splitlines() if not line.startswith("toy@plain")]) == (code, [said])
     end = recorded(project)[-1]
     assert (end["event"], end["status"]) == ("end", "failed")
     assert end["error"] == (error or f"InputError: {said.removeprefix('error: ')}")
@@ -213,7 +223,7 @@ def test_outside_of_dvc_it_runs_unchecked_only_if_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cost = {"device": "cpu", "threads": 1, "stages": {}}
+    cost = {"device": "cpu", "threads": 1, "gpus": 0, "retries": 0, "stages": {}}
     values = {"test_stage": {"seeds": [5]}, "other": {"seeds": [6]}, "cost": cost}
     (tmp_path / "params.yaml").write_text(json.dumps(values))
     argv = ["--data", "data.txt", "--out", "out", "--events", "events.jsonl"]

@@ -1,0 +1,124 @@
+"""The head of a run: closed to others, and gone with the run, however that ends."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from engine_processes import HERE, ROOT, Launch
+
+from flows import cluster
+
+
+def family(token: str) -> list[psutil.Process]:
+    """All processes on this machine that were started with that token."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RAY_AUTH_TOKEN") == token and process.status() != "zombie":
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def folder(processes: list[psutil.Process]) -> Path:
+    """Ray's folder, from the command line of one of its processes."""
+    words = [word for process in processes for word in process.cmdline()]
+    return Path(next(word.split("=", 1)[1] for word in words if word.startswith("--temp-dir=")))
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_it_listens_on_loopback_only_and_no_file_holds_its_token(head: dict[str, str]) -> None:
+    token = head["RAY_AUTH_TOKEN"]
+    processes = [process for process in family(token) if process.pid != os.getpid()]
+    listening = {
+        connection.laddr
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {address.ip for address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert int(head["RAY_ADDRESS"].rpartition(":")[2]) in {address.port for address in listening}
+    assert not [word for process in processes for word in process.cmdline() if token in word]
+    files = [path for path in folder(processes).rglob("*") if path.is_file()]
+    assert files and not [path for path in files if token.encode() in path.read_bytes()]
+    assert not (Path.home() / ".ray" / "auth_token").exists() or token not in (
+        (Path.home() / ".ray" / "auth_token").read_text()
+    )
+
+
+def test_a_cluster_that_is_named_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with cluster.local_head(ROOT) as environment:
+        assert environment == {}
+        assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
+def test_a_machine_smaller_than_a_cell_still_takes_one(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("cost: {threads: 4096}\n")
+    assert cluster._cpus(tmp_path) == 4096
+    (tmp_path / "params.yaml").write_text("cost: {threads: 1}\n")
+    assert cluster._cpus(tmp_path) == len(os.sched_getaffinity(0))
+
+
+def test_a_head_that_cannot_start_is_one_line_and_nothing_stays(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as refused, cluster.local_head(ROOT, cpus=-1):
+        pytest.fail("it started")
+    said = capsys.readouterr().err
+    assert refused.value.code == 2 and said.startswith("error: Ray did not start: ") and said.count("\n") == 1
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != "zombie" for process in processes)
+
+
+def guard(processes: list[psutil.Process]) -> psutil.Process:
+    (found,) = (process for process in processes if "flows.cluster" in process.cmdline())
+    return found
+
+
+def test_it_ends_with_its_run(tmp_path: Path, start: Launch) -> None:
+    """Three at once, for each takes seconds to start; a worker of each is in the middle of a cell."""
+    names = ("killed", "terminated", "interrupted")
+    for name in names:
+        (tmp_path / name).mkdir()
+    runs = {name: start(HERE / "engine_head.py", tmp_path / name) for name in names}
+    wait_for(lambda: all((tmp_path / name / "pid").exists() for name in names))
+    families = {name: family((tmp_path / name / "token").read_text()) for name in names}
+    folders = {name: folder(processes) for name, processes in families.items()}
+    for name in names:
+        worker = int((tmp_path / name / "pid").read_text())
+        assert {worker, guard(families[name]).pid} < {process.pid for process in families[name]}
+    runs["killed"].kill()
+    runs["terminated"].terminate()
+    guard(families["interrupted"]).kill()
+    runs["interrupted"].send_signal(signal.SIGINT)
+    wait_for(lambda: all(gone(processes) for processes in families.values()))
+    assert [runs[name].wait(60) for name in names] == [-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT]
+    assert not folders["killed"].exists() and not folders["terminated"].exists()
+    shutil.rmtree(folders["interrupted"])  # nobody was left to do it
+
+
+def test_a_stage_whose_cluster_dies_fails(tmp_path: Path, start: Launch) -> None:
+    """It is not left waiting, though its cell was in the cluster's hands."""
+    run = start(HERE / "engine_head.py", tmp_path)
+    wait_for(lambda: (tmp_path / "pid").exists())
+    processes = family((tmp_path / "token").read_text())
+    (ray,) = (process for process in processes if "ray.scripts.scripts" in process.cmdline())
+    ray.kill()
+    assert run.wait(60) == 0 and (tmp_path / "ended").read_text() != "0"
+    wait_for(lambda: gone(processes))
