@@ -89,7 +89,8 @@ class Publisher:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "mipriv")
         found = client.get_experiment_by_name(name)
         remote = urlsplit(self.uri).scheme in ("http", "https")
-        place = None if remote else (self.root / "mlartifacts").as_uri()  # a server has its own
+        own = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or (self.root / "mlartifacts").as_uri()
+        place = None if remote else own  # a server has its own
         self._experiment = found.experiment_id if found else client.create_experiment(name, place)
         self._client = client
 
