@@ -19,6 +19,7 @@ from PIL import Image
 from flows import scale
 from mipriv.errors import InputError
 from tasks.engine import params
+from tasks.engine.publisher import Publisher
 from tasks.prepare import Prepare
 from tests.bucket import KEY, SECRET, Answer, Proxy, environment, serve
 from tests.pipeline.conftest import ROOT, edit, ran, run
@@ -143,16 +144,30 @@ def test_the_whole_pipeline_is_pushed_pulled_and_runs_nothing(
     ).read_bytes()
 
 
-def test_artifacts_of_a_run_lie_in_the_bucket(world: World) -> None:
+def test_artifacts_of_a_run_lie_in_the_bucket(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     client = MlflowClient(f"sqlite:///{world.project / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "mipriv"]
     (prepared,) = client.search_runs([experiment.experiment_id])
     assert prepared.info.run_name == "prepare" and prepared.info.artifact_uri.startswith(
         "s3://mipriv/mlflow/"
     )
-    stored = world.buckets / prepared.info.artifact_uri.removeprefix("s3://") / "manifest.json"
-    assert stored.read_bytes() == (world.project / "out/data/manifest.json").read_bytes()
+    for name, value in world.env.items():
+        monkeypatch.setenv(name, value)
+    brought = Path(client.download_artifacts(prepared.info.run_id, "manifest.json", str(tmp_path)))
+    assert brought.read_bytes() == (world.project / "out/data/manifest.json").read_bytes()
     assert prepared.data.params["knobs.root"] == FACES and not (world.project / "mlartifacts").exists()
+
+    for place, said in (
+        ("s3://mipriv/mlflow", ""),
+        ("s3://mipriv/other", "keeps artifacts where it was made"),
+    ):
+        monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", place)
+        capsys.readouterr()
+        Publisher(world.project).publish([])
+        warned = capsys.readouterr().err
+        assert said in warned and bool(warned) == bool(said)
 
 
 @pytest.fixture
