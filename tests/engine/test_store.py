@@ -38,6 +38,14 @@ def test_a_single_object_is_a_file(faces: str, tmp_path: Path) -> None:
     assert file.name == "1.png" and file.read_bytes() == b"one"
 
 
+def test_objects_that_stand_for_folders_are_passed_over(faces: str, proxy: Proxy, tmp_path: Path) -> None:
+    def alter(answer: Answer) -> None:
+        answer.body = answer.body.replace(b"faces/p2/empty.png", b"faces/p9/")  # what a browser makes
+
+    proxy.alter = alter
+    assert held(store.fetch(faces, tmp_path)).keys() == SMALL.keys() - {"p2/empty.png"}
+
+
 def test_listing_reads_no_object(faces: str, proxy: Proxy) -> None:
     assert {one.name: one.size for one in store.listing(faces)} == {name: len(b) for name, b in SMALL.items()}
     assert proxy.asked == []
@@ -178,6 +186,13 @@ def test_a_killed_fetch_goes_on_where_it_was(
 
 
 def test_two_at_once_bring_each_object_once(faces: str, proxy: Proxy, tmp_path: Path, start: Launch) -> None:
+    both = threading.Barrier(2)
+
+    def alter(answer: Answer) -> None:
+        if answer.listing:
+            both.wait(60)
+
+    proxy.alter = alter
     processes = [start("-c", FETCH, faces, tmp_path) for _ in range(2)]
     for process in processes:
         said, wrong = process.communicate(timeout=60)
