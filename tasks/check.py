@@ -80,7 +80,7 @@ def check(values: Mapping[str, Any]) -> None:
 
 def _data(wanted: Parameters) -> int:
     """Private people, once the source is known to have as many images of as many people as are asked for."""
-    labels = [record.label for record in wanted.prepare.load_source().records()]
+    labels = [record.label for record in wanted.prepare.records(Path.cwd())]
     try:
         splits = plan_splits(labels, wanted.prepare.split)
     except InputError as error:  # it names the key itself

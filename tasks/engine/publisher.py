@@ -89,7 +89,10 @@ class Publisher:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "mipriv")
         found = client.get_experiment_by_name(name)
         remote = urlsplit(self.uri).scheme in ("http", "https")
-        place = None if remote else (self.root / "mlartifacts").as_uri()  # a server has its own
+        wanted = "" if remote else os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "")  # a server has its own
+        place = None if remote else wanted or (self.root / "mlartifacts").as_uri()
+        if found and not found.artifact_location.startswith(wanted):
+            _warn(f"experiment {name!r} keeps artifacts where it was made to; set MLFLOW_EXPERIMENT_NAME")
         self._experiment = found.experiment_id if found else client.create_experiment(name, place)
         self._client = client
 

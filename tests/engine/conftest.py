@@ -4,15 +4,18 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from engine_mlflow import client
 from engine_processes import HERE, ROOT, Launch, dvc
+from engine_s3 import SMALL
 
 from flows.cluster import local_head
 from tasks.engine.cells import Place
+from tests.bucket import Proxy, environment, serve
 
 
 @pytest.fixture
@@ -116,3 +119,40 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "pipeline.yaml").rename(tmp_path / "dvc.yaml")  # else DVC finds it in the real project, too
     dvc(tmp_path, "init", "--no-scm", "--quiet")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """A real S3 server: the folder of its buckets, and its port."""
+    folder = tmp_path_factory.mktemp("s3")
+    with serve(folder, "--dir-cache-time", "0s") as port:
+        yield folder / "buckets", port
+
+
+@pytest.fixture
+def proxy(s3: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Stands before the server, and is where the environment leads."""
+    between = Proxy(s3[1])
+    for name, value in environment(between.port).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tasks.engine.transfer.PAUSE", 0.0)
+    yield between
+    between.close()
+
+
+@pytest.fixture
+def bucket(s3: tuple[Path, int], proxy: Proxy) -> Path:
+    """A new bucket: a folder, that the server shows under its name."""
+    folder = s3[0] / f"bucket-{uuid.uuid4().hex}"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def faces(bucket: Path) -> str:
+    """``s3://BUCKET/faces`` with `SMALL`, beside another prefix that begins the same."""
+    for name, content in {**SMALL, "../faces2/x.png": b"other"}.items():
+        file = bucket / "faces" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return f"s3://{bucket.name}/faces"

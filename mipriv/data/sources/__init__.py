@@ -4,9 +4,9 @@ A source lists its records without decoding a pixel, then reads and hashes them 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -47,6 +47,24 @@ class Source(Protocol):
 
     def digest(self, record: Record) -> str:
         """Hex sha256 of the bytes that the image comes from."""
+        ...
+
+
+@runtime_checkable
+class Named(Source, Protocol):
+    """A source whose records follow from the names of files below its knob `root`, their content unread."""
+
+    @property
+    def root(self) -> str:
+        """As it was given."""
+        ...
+
+    def records_of(self, names: Iterable[str]) -> list[Record]:
+        """What `records` would give if files of these names, with forward slashes, lay below `root`.
+
+        Raises:
+            InputError: as `records` does.
+        """
         ...
 
 

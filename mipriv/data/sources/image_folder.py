@@ -3,8 +3,9 @@
 import csv
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,15 +45,11 @@ class ImageFolder:
         root = self._root()
         if not root.is_dir():
             raise InputError(f"source image_folder, root: {str(root)!r} is not a folder")
-        paths = sorted(_images(root), key=natural)
-        if not paths:
-            allowed = " ".join(sorted(EXTENSIONS))
-            raise InputError(f"source image_folder, root: no image in {str(root)!r}; allowed: {allowed}")
-        for path in paths:
-            if "/" not in path:
-                raise InputError(f"{str(root / path)!r}: in no class folder; allowed: root/CLASS/IMAGE")
-        table = self._attributes(paths)
-        return [Record(path, path.split("/")[0], table[path]) for path in paths]
+        return self._records(_images(root), str(root))
+
+    def records_of(self, names: Iterable[str]) -> list[Record]:
+        """See `Named`."""
+        return self._records([name for name in names if _is_image(name)], self.root)
 
     def read(self, record: Record) -> NDArray[np.uint8]:
         """uint8 [H, W, C], C = 1 or 3."""
@@ -61,6 +58,17 @@ class ImageFolder:
     def digest(self, record: Record) -> str:
         """Hex sha256 of the image file."""
         return sha256(self._root() / record.path)
+
+    def _records(self, images: list[str], root: str) -> list[Record]:
+        paths = sorted(images, key=natural)
+        if not paths:
+            allowed = " ".join(sorted(EXTENSIONS))
+            raise InputError(f"source image_folder, root: no image in {root!r}; allowed: {allowed}")
+        for path in paths:
+            if "/" not in path:
+                raise InputError(f"{f'{root}/{path}'!r}: in no class folder; allowed: root/CLASS/IMAGE")
+        table = self._attributes(paths)
+        return [Record(path, path.split("/")[0], table[path]) for path in paths]
 
     def _root(self) -> Path:
         return expand(self.root, "source image_folder, root")
@@ -86,10 +94,16 @@ def _images(root: Path) -> list[str]:
                 raise InputError(f"{str(link)!r}: link to a folder; allowed: links to files within root")
         for name in files:
             path = Path(folder, name)
-            if not name.startswith(".") and path.suffix.lower() in EXTENSIONS:
+            if _is_image(inside := path.relative_to(root).as_posix()):
                 _refuse_file(path, root)
-                found.append(path.relative_to(root).as_posix())
+                found.append(inside)
     return found
+
+
+def _is_image(name: str) -> bool:
+    """Whether a path below root is an image's, by its extension; what is hidden is not."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in path.parts)
 
 
 def _unreadable(error: OSError) -> None:
