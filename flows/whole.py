@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.project import artifact, dvc, environment, root
+from flows.publisher import following
 
 
 def run(project: Path, targets: Sequence[str] = ()) -> int:
@@ -14,22 +15,11 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
 
     Stages do not publish by themselves: one process beside them pays for importing MLflow once.
     """
-    events = artifact(project, "events")
-    publisher = subprocess.Popen(
-        [sys.executable, "-m", "tasks.engine.publisher", "--follow", "--events", str(events)],
-        cwd=project,
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
+    with following(project):
         command = dvc("--wait-for-lock", "repro", *targets)
         code = subprocess.run(
             command, cwd=project, env=environment(MIPRIV_PUBLISH="off"), check=False
         ).returncode
-    finally:
-        assert publisher.stdin is not None
-        publisher.stdin.close()
-        publisher.wait()
     if code == 0 and not targets:
         leakage, report = artifact(project, "leakage"), artifact(project, "report")
         subprocess.run(
