@@ -50,7 +50,7 @@ def copy(source: Path, target: Path) -> None:
         shutil.copy2(source / name, target / name)
     if not (target / ".git").exists():
         subprocess.run(["git", "init", "--quiet"], cwd=target, check=True)
-    cache = os.path.relpath(source / ".dvc" / "cache", target / ".dvc")
+    cache = os.path.relpath(source / ".dvc" / "cache", target)  # DVC reads it from the working directory
     subprocess.run(project.dvc("config", "--local", "cache.dir", cache), cwd=target, check=True)
 
 

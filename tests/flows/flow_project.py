@@ -160,8 +160,11 @@ def stop(process: "subprocess.Popen[Any]") -> None:
 
 
 def _dump(path: Path, values: object) -> None:
-    with path.open("w") as file:
+    """Whole or not at all, as somebody may be reading it."""
+    new = path.with_suffix(".new")
+    with new.open("w") as file:
         YAML(typ="safe").dump(values, file)
+    new.replace(path)
 
 
 def kill(process: "subprocess.Popen[Any]") -> None:

@@ -45,7 +45,7 @@ def write(events: Path, name: str, seconds: float) -> None:
     stage, _, row = name.partition("@")
     start = {"stage": stage, "row": row or None, "cell": None, "git": {"commit": None, "dirty": None}}
     versions: dict[str, object] = {"versions": {"python": "3"}}
-    metric = {"event": "metric", "step": 1}
+    metric: dict[str, object] = {"event": "metric", "step": 1}
     inside = [
         {"event": "start", **start, "cell": "seed-0", **versions},
         {**metric, "values": {"loss": 1.5}},
@@ -70,7 +70,7 @@ def write(events: Path, name: str, seconds: float) -> None:
 
 
 def stamped(line: dict[str, object]) -> dict[str, object]:
-    return {"time": "2020-01-01T00:00:00.000+00:00", **line}
+    return {**line, "time": "2020-01-01T00:00:00.000+00:00"}
 
 
 if __name__ == "__main__":
