@@ -45,4 +45,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(home))
         with servers.started(home) as api:
-            yield Server(api)
+            yield Server(api, home)

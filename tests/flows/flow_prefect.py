@@ -1,15 +1,18 @@
 """What a Prefect server knows, asked over HTTP: these tests import no Prefect."""
 
 import json
+import sqlite3
 import urllib.request
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 
 class Server:
-    """A server by the address of its API."""
+    """A server by the address of its API and the folder of its state."""
 
-    def __init__(self, api: str) -> None:
-        self.api = api
+    def __init__(self, api: str, home: Path) -> None:
+        self.api, self.home = api, home
 
     def ask(self, path: str, body: object | None = None) -> Any:
         """GET, or POST where there is a body."""
@@ -44,3 +47,18 @@ class Server:
         """As the browser's Cancel button."""
         state = {"type": "CANCELLING", "name": "Cancelling"}
         self.ask(f"flow_runs/{run}/set_state", {"state": state, "force": False})
+
+    def deployments(self) -> dict[str, Any]:
+        """All deployments, by name."""
+        return {deployment["name"]: deployment for deployment in self.ask("deployments/filter", {})}
+
+
+def own_server(project: Path, server: Server) -> None:
+    """A database for the project's own server; to make a new one takes 10 seconds, to copy one, none."""
+    home = project / ".prefect"
+    home.mkdir()
+    with (
+        closing(sqlite3.connect(server.home / "prefect.db")) as there,
+        closing(sqlite3.connect(home / "prefect.db")) as here,
+    ):
+        there.backup(here)
