@@ -90,4 +90,5 @@ def _verdict(plan: steps.Plan, launched: Launched) -> State[Any]:
         left = len(undone) - len(failed)
         note = f"; not run, because they need them: {left}" if left else ""
         return Failed(message=f"failed: {', '.join(failed)}{note}")
-    return Completed(message=f"{computed} of {plan.known} stages computed, the others were up to date")
+    note = ", the others were up to date" if computed < plan.known else ""
+    return Completed(message=f"{computed} of {plan.known} stages computed{note}")

@@ -8,7 +8,6 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -63,7 +62,7 @@ def started(project: Path, port: int = PORT, announce: bool = False) -> Iterator
         "prefect", "server", "start", *where, cwd=project, env=_settings(api), output=subprocess.DEVNULL
     )
     try:
-        _wait(api, child)
+        await_answer(f"{api}/health", child, "Prefect")
         with _announcement(project, api) if announce else contextlib.nullcontext():
             yield api
     finally:
@@ -75,18 +74,24 @@ def _settings(api: str) -> dict[str, str]:
     return environment(PREFECT_API_URL=api, PREFECT_SERVER_UI_API_URL=api)
 
 
-def _wait(api: str, child: Child) -> None:
+def await_answer(url: str, child: Child, name: str) -> None:
+    """Wait until a server answers at an address.
+
+    Raises:
+        Mistake: it has ended, or does not answer for `PATIENCE` seconds.
+    """
     until = time.monotonic() + PATIENCE
-    while not _answers(api):
-        if child.poll() is not None or time.monotonic() > until:
-            state = f"ended with code {child.returncode}" if child.poll() is not None else "does not answer"
-            fail(f"Prefect's server {state}; see it with: {sys.executable} -m prefect server start")
+    while not _answers(url):
+        if child.poll() is not None:
+            fail(f"{name}'s server ended with code {child.returncode}")
+        if time.monotonic() > until:
+            fail(f"{name}'s server does not answer at {url}")
         time.sleep(0.1)
 
 
-def _answers(api: str) -> bool:
+def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -101,7 +106,7 @@ def _announced(project: Path) -> str | None:
         api = _note(project).read_text(encoding="ascii")
     except OSError:
         return None
-    return api if _answers(api) else None
+    return api if _answers(f"{api}/health") else None
 
 
 @contextlib.contextmanager

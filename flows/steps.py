@@ -49,6 +49,7 @@ def _is_busy(_: object, __: object, state: State[Any]) -> bool:
 
 @task(
     name="plan",
+    task_run_name="plan",
     cache_policy=NO_CACHE,
     persist_result=False,
     retry_condition_fn=_is_busy,
@@ -104,7 +105,7 @@ def stage(address: str, children: Children, events: Path | None, broken: Sequenc
     return Completed(message=f"{seconds:.1f} s")
 
 
-@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
+@task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(publisher: Publisher, store: str, addresses: Sequence[str]) -> None:
     """Wait until MLflow has everything, and link to each stage's runs there."""
     log = get_run_logger()

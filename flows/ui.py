@@ -13,7 +13,7 @@ from pathlib import Path
 from flows import children
 from flows.project import artifact, environment, root
 from flows.records import store, without_password
-from flows.server import HOST, PORT, free_port, started
+from flows.server import HOST, PORT, await_answer, free_port, started
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
@@ -28,8 +28,10 @@ def mlflow(project: Path, port: int) -> Iterator[str]:
     where = ["--host", HOST, "--port", str(number), "--workers", "1"]
     kept = ["--backend-store-uri", store(project), "--default-artifact-root", str(project / "mlartifacts")]
     child = children.start("mlflow", "server", *kept, *where, cwd=project, env=environment(**QUIET))
+    address = f"http://{HOST}:{number}"
     try:
-        yield f"http://{HOST}:{number}"
+        await_answer(f"{address}/health", child, "MLflow")
+        yield address
     finally:
         children.end(child)
 

@@ -118,7 +118,7 @@ def spans(project: Path) -> dict[str, tuple[float, float]]:
     return found
 
 
-def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Until `condition` holds; fails after `seconds`."""
     until = time.monotonic() + seconds
     while not condition():

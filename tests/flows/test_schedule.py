@@ -22,7 +22,7 @@ def test_a_scheduled_run_completes(fresh: Path, server: Server) -> None:
         deploy = subprocess.Popen(command, cwd=fresh, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
         note = fresh / ".prefect" / "serving"
-        wait(note.exists, 90)
+        wait(note.exists)
         server = Server(note.read_text(), note.parent)
         wait(
             lambda: [run for run in server.runs(auto_scheduled=True) if run["state"]["type"] == "COMPLETED"],
@@ -33,7 +33,7 @@ def test_a_scheduled_run_completes(fresh: Path, server: Server) -> None:
         assert set(spans(fresh)) == set(STAGES) <= set(server.tasks(first["id"]))
         assert "up to date" in run(fresh, "dvc", "status").stdout
         os.kill(deploy.pid, signal.SIGINT)
-        deploy.wait(40)
+        deploy.wait(120)
     finally:
         stop(deploy)
     wait(lambda: not inside(fresh) and not note.exists())

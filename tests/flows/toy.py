@@ -20,7 +20,8 @@ def main(name: str, seconds: str, out: Path, events: Path, inputs: list[Path]) -
     behave(name, seconds)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Whole seconds only: a stage that takes a little longer leaves what it left before.
-    out.write_text(f"{int(float(seconds))} after {[path.read_text()[:1] for path in inputs]}")
+    whole = int(float(seconds)) if seconds[0].isdigit() else seconds
+    out.write_text(f"{whole} after {[path.read_text()[:1] for path in inputs]}")
     write(events, name, time.time() - begun)
     mark.write_text(f"{begun} {time.time()}")
 
@@ -38,7 +39,21 @@ def behave(name: str, seconds: str) -> None:
         child = subprocess.Popen([sys.executable, "-c", deaf])
         Path("marks", f"{name}.pids").write_text(f"{os.getpid()} {child.pid} {os.getppid()}")
         time.sleep(600)
+    if seconds == "meets":
+        return meet()
     time.sleep(float(seconds))
+
+
+def meet() -> None:
+    """Go on only while both rows are at work."""
+    until = time.monotonic() + 60
+    while {mark.name.partition("-")[0] for mark in Path("marks").glob("row@*-*")} != {
+        "row@left",
+        "row@right",
+    }:
+        if time.monotonic() > until:
+            raise SystemExit("the other row does not come")
+        time.sleep(0.01)
 
 
 def write(events: Path, name: str, seconds: float) -> None:
