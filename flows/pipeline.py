@@ -62,10 +62,10 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
         with Children(project, environment(MIPRIV_PUBLISH="off")) as children:
             launched = launch(plan, planned, children, settings)
         if publisher.on:
-            ends = [allow_failure(future) for future in launched.futures.values()]
-            steps.publish.submit(
-                publisher, store, _computed(launched), wait_for=ends, return_state=False
-            ).wait()
+            needed = {name for stage in plan.stale.values() for name in stage.needs}
+            ends = [allow_failure(future) for name, future in launched.futures.items() if name not in needed]
+            ran = _computed(launched)
+            steps.publish.submit(publisher, store, ran, wait_for=ends, return_state=False).wait()
     finally:
         publisher.close()
     steps.summary(plan.stale, launched.states)

@@ -62,8 +62,11 @@ def events(project: Path) -> Path:
 
 def processors(project: Path) -> int:
     """How many stages this machine computes at once: its processors, divided by `cost.threads`."""
-    values = YAML(typ="safe").load((project / "params.yaml").read_text(encoding="utf-8"))
-    return max(1, len(os.sched_getaffinity(0)) // int(values["cost"]["threads"]))
+    cost = YAML(typ="safe").load((project / "params.yaml").read_text(encoding="utf-8")).get("cost")
+    threads = cost.get("threads") if isinstance(cost, dict) else None
+    if not isinstance(threads, int) or threads < 1:
+        fail(f"params.yaml: cost.threads: {threads!r} is not allowed; allowed: a whole number above 0")
+    return max(1, (os.cpu_count() or 1) // threads)
 
 
 def files(project: Path) -> list[str]:

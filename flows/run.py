@@ -29,7 +29,7 @@ def overrides(settings: list[str]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Exit code 0 if every stage is up to date in the end, 1 if not, 2 for a mistake in what was asked."""
+    """Exit code 0 if all is up to date at the end, 1 if not, 2 for a wrong command line, 130 if stopped."""
     parser = argparse.ArgumentParser(prog="python -m flows.run", description=__doc__, allow_abbrev=False)
     parser.add_argument("stages", nargs="*", help="stages, rows of them, or rows alone; none: all")
     parser.add_argument(
@@ -40,10 +40,15 @@ def main() -> int:
     given = parser.parse_args()
     asked = {"retries": given.retries, "parallel": given.parallel, "overrides": overrides(given.set) or None}
     attach(root())
-    from flows.pipeline import pipeline  # Prefect reads the server's address when it is imported
+    from prefect.exceptions import TerminationSignal  # Prefect reads the server's address when it is imported
+
+    from flows.pipeline import pipeline
 
     chosen = {name: value for name, value in asked.items() if value is not None}
-    state = pipeline(given.stages, **chosen, return_state=True)
+    try:
+        state = pipeline(given.stages, **chosen, return_state=True)
+    except (KeyboardInterrupt, TerminationSignal):
+        return 130
     print(f"{state.name}: {state.message}", file=sys.stderr)
     return 0 if state.is_completed() else 1
 

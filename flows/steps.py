@@ -66,9 +66,8 @@ def plan(project: Path, names: Sequence[str]) -> Plan | State[Any]:
     except Mistake as mistake:
         return Failed(message=mistake.message)
     stale = graph.stale(stages, selected, changed)
-    get_run_logger().info(
-        "%d of %d stages have changed: %s", len(changed), len(selected), _list(changed) or "-"
-    )
+    which = f": {_list(changed)}" if changed else ""
+    get_run_logger().info("%d of %d stages have changed%s", len(changed), len(selected), which)
     return Plan(len(selected), {address: stages[address] for address in stages if address in stale})
 
 

@@ -72,7 +72,7 @@ def test_control_c_ends_stages_and_is_told_to_the_server(hanging: Path, start: A
     flow = start(hanging, "flows.run", PREFECT_API_URL=server.api)
     found = pids(hanging)
     os.kill(flow.pid, signal.SIGINT)
-    assert flow.wait(120) != 0
+    assert flow.wait(120) == 130
     gone(hanging, found)
     assert server.runs()[0]["state"]["type"] == "CRASHED"
 
