@@ -122,7 +122,7 @@ def _opened(project: Path) -> Iterator[Any]:
         with _one, Repo(str(project), _wait_for_lock=True) as repo, lock_repo(repo):
             yield repo
     except LockError as error:
-        raise Busy(str(error).partition("\n")[0]) from error
+        raise Busy(str(error).partition(",")[0]) from error  # "'PATH' is busy, it is being blocked by: ..."
     except DvcException as error:
         fail(f"{project}: {' '.join(str(error).split())}")
 

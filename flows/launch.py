@@ -95,7 +95,7 @@ def _submit(
     needed = sorted(stage.needs & launched.futures.keys())
     file = records.events(settings.events, stage.outs)
     named = steps.stage.with_options(
-        name=address.partition("@")[0], task_run_name=address, retries=settings.retries
+        name=address.partition("@")[0], task_run_name=address, **steps.retrying(settings.retries)
     )
     return named.submit(
         address,

@@ -47,7 +47,7 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
     project = scale.overridden(source, overrides) if overrides else source
     if overrides:
         log.info("with other parameters, in %s: %s", project.relative_to(source), overrides)
-    planned = steps.plan.with_options(retries=retries)(project, list(stages), return_state=True)
+    planned = steps.plan.with_options(**steps.retrying(retries))(project, list(stages), return_state=True)
     if not planned.is_completed():
         return Failed(message=planned.message)
     plan = planned.result()

@@ -38,9 +38,13 @@ class Plan:
     stale: Graph
 
 
-def delays(retries: int) -> list[float]:
-    """Seconds before each new try; short ones, because a flow that is cancelled sits them out."""
-    return [min(2.0**n, 8.0) for n in range(retries)]
+def retrying(retries: int) -> dict[str, Any]:
+    """Options of a task that is tried again while another DVC holds what it needs, and for nothing else.
+
+    The waits are short, because a flow that is cancelled sits them out.
+    """
+    waits = [min(2.0**n, 8.0) for n in range(retries)]
+    return {"retries": retries, "retry_delay_seconds": waits, "retry_condition_fn": _is_busy}
 
 
 def _is_busy(_: object, __: object, state: State[Any]) -> bool:
@@ -52,8 +56,6 @@ def _is_busy(_: object, __: object, state: State[Any]) -> bool:
     task_run_name="plan",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retry_condition_fn=_is_busy,
-    retry_delay_seconds=delays,
 )
 def plan(project: Path, names: Sequence[str]) -> Plan | State[Any]:
     """Ask DVC for its graph and for what has changed."""
@@ -71,7 +73,7 @@ def plan(project: Path, names: Sequence[str]) -> Plan | State[Any]:
     return Plan(len(selected), {address: stages[address] for address in stages if address in stale})
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=_is_busy, retry_delay_seconds=delays)
+@task(cache_policy=NO_CACHE, persist_result=False)
 def stage(address: str, children: Children, events: Path | None, broken: Sequence[str]) -> State[Any]:
     """Bring one stage up to date.
 

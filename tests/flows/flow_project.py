@@ -107,13 +107,12 @@ def flow(
 
 
 def spans(project: Path) -> dict[str, tuple[float, float]]:
-    """When each stage that ran to its end began and ended; asserts that none ran twice. Forgets them."""
+    """When each stage that ran to its end began and ended; asserts that none did twice. Forgets them."""
     found: dict[str, tuple[float, float]] = {}
-    for mark in (project / "marks").glob("*-*"):
-        name, times = mark.name.rpartition("-")[0], mark.read_text().split()
+    for mark in (project / "marks").glob("*.done"):
+        name, begun, ended = mark.read_text().split()
         assert name not in found, f"{name} ran twice"
-        if len(times) == 2:
-            found[name] = (float(times[0]), float(times[1]))
+        found[name] = (float(begun), float(ended))
         mark.unlink()
     return found
 

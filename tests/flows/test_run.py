@@ -111,7 +111,12 @@ def test_a_stage_that_another_dvc_holds_is_tried_again(done: Path, server: Serve
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait(lambda: any("Retry 1/6" in line for line in server.logs(last(server)["id"])))
+        wait(
+            lambda: any(
+                "Retry 1/6 will start 1.0 second(s) from now" in line
+                for line in server.logs(last(server)["id"])
+            )
+        )
         turn(done, row__left=0.3)
         shutil.rmtree(done / "marks")
     finally:

@@ -16,14 +16,15 @@ def main(name: str, seconds: str, out: Path, events: Path, inputs: list[Path]) -
     begun = time.time()
     mark = Path("marks", f"{name}-{os.getpid()}")
     mark.parent.mkdir(exist_ok=True)
-    mark.write_text(f"{begun}")
+    mark.touch()
     behave(name, seconds)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Whole seconds only: a stage that takes a little longer leaves what it left before.
     whole = int(float(seconds)) if seconds[0].isdigit() else seconds
     out.write_text(f"{whole} after {[path.read_text()[:1] for path in inputs]}")
     write(events, name, time.time() - begun)
-    mark.write_text(f"{begun} {time.time()}")
+    mark.write_text(f"{name} {begun} {time.time()}")
+    mark.rename(mark.with_name(f"{mark.name}.done"))
 
 
 def behave(name: str, seconds: str) -> None:
@@ -47,7 +48,7 @@ def behave(name: str, seconds: str) -> None:
 def meet() -> None:
     """Go on only while both rows are at work."""
     until = time.monotonic() + 60
-    while {mark.name.partition("-")[0] for mark in Path("marks").glob("row@*-*")} != {
+    while {mark.name.partition("-")[0] for mark in Path("marks").glob("row@*")} != {
         "row@left",
         "row@right",
     }:
