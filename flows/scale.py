@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from flows import project, whole
 
 SCALES = Path("scales")
-KEPT = {".dvc", ".git", "out", ".cells", "mlflow.db", "mlartifacts", "dvc.lock"}
+KEPT = {".dvc", ".git", "out", ".cells", ".prefect", "mlflow.db", "mlartifacts", "dvc.lock"}
 
 
 def override(values: dict[str, Any], changes: dict[str, Any], where: str) -> None:
