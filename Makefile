@@ -5,7 +5,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run smoke grid test lint publish ui clean
+.PHONY: help install run smoke grid flow schedule test lint publish ui clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,8 +40,14 @@ lint: $(INSTALLED)  ## Linter, import contracts, type checker
 publish: $(INSTALLED)  ## Replay every event file into MLflow; twice changes nothing
 	@$(RUN) python -m tasks.engine.publisher --events out/events
 
-ui: $(INSTALLED)  ## The MLflow browser on loopback
+flow: $(INSTALLED)  ## Every stale stage through Prefect, independent ones at once
+	@$(RUN) python -m flows.run
+
+schedule: $(INSTALLED)  ## Serve the flow: every night at 2:00 UTC, and on demand from the browser
+	@$(RUN) python -m flows.deploy --cron '0 2 * * *'
+
+ui: $(INSTALLED)  ## The browsers over runs (Prefect) and records (MLflow), on loopback
 	@$(RUN) python -m flows.ui
 
 clean:  ## Remove what runs leave behind, the environment and DVC's cache aside
-	rm -rf out .cells .scales mlflow.db mlartifacts
+	rm -rf out .cells .scales .prefect mlflow.db mlartifacts

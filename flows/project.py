@@ -4,14 +4,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from ruamel.yaml import YAML
 
 
-def fail(message: str) -> None:
-    """End the process with one line on standard error."""
+class Mistake(SystemExit):
+    """A user's mistake, printed already; where nobody catches it, it ends the process with exit code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line on standard error, and raise `Mistake`."""
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise Mistake(message)
 
 
 def root() -> Path:
@@ -41,6 +53,20 @@ def artifact(project: Path, name: str) -> Path:
     described = YAML(typ="safe").load((project / "dvc.yaml").read_text(encoding="utf-8"))
     spelt: str = described["artifacts"][name]["path"]
     return project / spelt
+
+
+def events(project: Path) -> Path:
+    """Folder of the stages' event files, relative to the project."""
+    return artifact(project, "events").relative_to(project)
+
+
+def processors(project: Path) -> int:
+    """How many stages this machine computes at once: its processors, divided by `cost.threads`."""
+    cost = YAML(typ="safe").load((project / "params.yaml").read_text(encoding="utf-8")).get("cost")
+    threads = cost.get("threads") if isinstance(cost, dict) else None
+    if not isinstance(threads, int) or threads < 1:
+        fail(f"params.yaml: cost.threads: {threads!r} is not allowed; allowed: a whole number above 0")
+    return max(1, (os.cpu_count() or 1) // threads)
 
 
 def files(project: Path) -> list[str]:

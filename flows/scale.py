@@ -5,6 +5,8 @@ The copy has its own outputs and records, and shares DVC's cache: the working tr
 """
 
 import argparse
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -16,7 +18,7 @@ from ruamel.yaml import YAML
 from flows import project, whole
 
 SCALES = Path("scales")
-KEPT = {".dvc", ".git", "out", ".cells", "mlflow.db", "mlartifacts", "dvc.lock"}
+KEPT = {".dvc", ".git", "out", ".cells", ".prefect", "mlflow.db", "mlartifacts", "dvc.lock"}
 
 
 def override(values: dict[str, Any], changes: dict[str, Any], where: str) -> None:
@@ -48,7 +50,7 @@ def copy(source: Path, target: Path) -> None:
         shutil.copy2(source / name, target / name)
     if not (target / ".git").exists():
         subprocess.run(["git", "init", "--quiet"], cwd=target, check=True)
-    cache = os.path.relpath(source / ".dvc" / "cache", target / ".dvc")
+    cache = os.path.relpath(source / ".dvc" / "cache", target)  # DVC reads it from the working directory
     subprocess.run(project.dvc("config", "--local", "cache.dir", cache), cwd=target, check=True)
 
 
@@ -67,6 +69,26 @@ def prepare(source: Path, name: str, target: Path) -> None:
     )
     with (target / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(values, file)
+
+
+def overridden(source: Path, changes: dict[str, Any]) -> Path:
+    """A copy of the project with other parameters, named by their hash, with the results that stay valid.
+
+    Returns:
+        The copy, below `.scales`; the same for the same changes, with what it computed before.
+    """
+    yaml = YAML(typ="safe")
+    values = yaml.load((source / "params.yaml").read_text(encoding="utf-8"))
+    override(values, changes, "overrides")
+    digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()
+    target = source / ".scales" / f"flow-{digest[:8]}"
+    copy(source, target)
+    with (target / "params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(values, file)
+    # One process takes what is known from the cache, instead of one a stage.
+    restore = project.dvc("checkout", "--quiet", "--force", "--allow-missing")
+    subprocess.run(restore, cwd=target, stderr=subprocess.DEVNULL, check=False)
+    return target
 
 
 def main() -> int:

@@ -1,53 +1,59 @@
-"""`make ui`: the MLflow browser over the records of this project, on loopback only."""
+"""`make ui`: the browsers over this project's runs and records, Prefect's and MLflow's, on loopback only."""
 
 import argparse
+import contextlib
 import os
-import socket
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from flows.project import root
+from flows import children
+from flows.project import artifact, environment, root
+from flows.records import store, without_password
+from flows.server import HOST, PORT, await_answer, free_port, started
 
-HOST = "127.0.0.1"
-
-
-def free_port(wanted: int) -> int:
-    """`wanted`, or the next port that nobody listens on."""
-    for port in range(wanted, wanted + 100):
-        with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)):
-                return port
-    raise SystemExit(f"error: no free port from {wanted} to {wanted + 99}")
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
-def command(project: Path, port: int) -> list[str]:
-    """What starts the server: the database and the artifacts that the publisher writes."""
-    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project / 'mlflow.db'}"
-    where = ["--host", HOST, "--port", str(port), "--workers", "1"]
-    artifacts = ["--default-artifact-root", str(project / "mlartifacts")]
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, *artifacts, *where]
+@contextlib.contextmanager
+def mlflow(project: Path, port: int) -> Iterator[str]:
+    """MLflow's server over the database and the artifacts that the publisher writes; gives its address."""
+    # Replaying first makes the database where there is none, and shows what a dead server missed.
+    replay = [sys.executable, "-m", "tasks.engine.publisher", "--events", str(artifact(project, "events"))]
+    subprocess.run(replay, cwd=project, check=False)
+    number = free_port(port)
+    where = ["--host", HOST, "--port", str(number), "--workers", "1"]
+    kept = ["--backend-store-uri", store(project), "--default-artifact-root", str(project / "mlartifacts")]
+    child = children.start("mlflow", "server", *kept, *where, cwd=project, env=environment(**QUIET))
+    address = f"http://{HOST}:{number}"
+    try:
+        await_answer(f"{address}/health", child, "MLflow")
+        yield address
+    finally:
+        children.end(child)
 
 
 def main() -> int:
-    """Serve until interrupted."""
+    """Serve until interrupted; both servers end then, or with this process however that ends."""
     parser = argparse.ArgumentParser(prog="python -m flows.ui", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--port", type=int, default=5000)
-    project, port = root(), free_port(parser.parse_args().port)
-    store = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if store.startswith(("http://", "https://")):
-        print(f"MLflow: records go to the server at {store}; open it there")
-        return 0
-    # Replaying first makes the database where there is none, and shows what a dead server missed.
-    subprocess.run([sys.executable, "-m", "tasks.engine.publisher"], cwd=project, check=False)
-    print(f"MLflow: http://{HOST}:{port} (Ctrl-C ends it)", flush=True)
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    try:
-        return subprocess.run(
-            command(project, port), cwd=project, env={**os.environ, **quiet}, check=False
-        ).returncode
-    except KeyboardInterrupt:
-        return 0
+    parser.add_argument("--mlflow-port", type=int, default=5000)
+    parser.add_argument("--prefect-port", type=int, default=PORT)
+    given, project = parser.parse_args(), root()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as servers:
+        runs = os.environ.get("PREFECT_API_URL")
+        elsewhere = store(project) if store(project).startswith(("http://", "https://")) else None
+        api = runs or servers.enter_context(started(project, given.prefect_port, announce=True))
+        records = elsewhere or servers.enter_context(mlflow(project, given.mlflow_port))
+        print(f"Prefect: {without_password(api).removesuffix('/api')}")
+        print(f"MLflow:  {without_password(records)}")
+        print("Ctrl-C ends what was started here", flush=True)
+        while not (elsewhere and runs):
+            time.sleep(3600)
+    return 0
 
 
 if __name__ == "__main__":

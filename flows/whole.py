@@ -1,15 +1,16 @@
-"""`make run`: every stale stage through DVC, one publisher beside it, and the leakage table at the end."""
+"""`make run`: every stale stage through DVC on a local Ray head, and the leakage table at the end."""
 
 import argparse
-import contextlib
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.project import artifact, dvc, environment, root
+from flows import children
+from flows.cluster import local_head
+from flows.project import artifact, environment, root
+from flows.publisher import following
 
 
 def run(project: Path, targets: Sequence[str] = ()) -> int:
@@ -17,27 +18,13 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
 
     Stages do not publish by themselves: one process beside them pays for importing MLflow once.
     """
-    events = artifact(project, "events")
-    publisher = subprocess.Popen(
-        [sys.executable, "-m", "tasks.engine.publisher", "--follow", "--events", str(events)],
-        cwd=project,
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-    command = dvc("--wait-for-lock", "repro", *targets)
-    # A group of their own: DVC does not end the stage that it runs when it is ended itself.
-    stages = subprocess.Popen(
-        command, cwd=project, env=environment(MIPRIV_PUBLISH="off"), start_new_session=True
-    )
-    try:
-        code = stages.wait()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(stages.pid, signal.SIGTERM)
-        stages.wait()
-        assert publisher.stdin is not None
-        publisher.stdin.close()
-        publisher.wait()
+    with local_head(project) as cluster, following(project):
+        env = environment(MIPRIV_PUBLISH="off", **cluster)
+        stages = children.start("dvc", "--wait-for-lock", "repro", *targets, cwd=project, env=env)
+        try:
+            code = stages.wait()
+        finally:
+            children.end(stages)
     if code == 0 and not targets:
         leakage, report = artifact(project, "leakage"), artifact(project, "report")
         subprocess.run(

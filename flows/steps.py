@@ -1,0 +1,163 @@
+"""The Prefect tasks of the flow: plan, one a stage, publish; and the artifacts they leave in the browser."""
+
+import re
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows import graph, records
+from flows.children import Children
+from flows.graph import Busy, Graph
+from flows.project import Mistake
+from flows.publisher import Publisher
+
+BUSY, NOT_RUN, UNCHANGED = "Busy", "NotRun", "Unchanged"  # names of states, beside Prefect's own
+KEPT = 200  # lines of a stage's output to find the reason of its failure in; Prefect's log has them all
+ADVICE = re.compile(r"\s*(To track the changes|git add|To enable auto staging|dvc config|Use `dvc push`)")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a flow has to look at.
+
+    Attributes:
+        known: how many stages were asked for.
+        stale: those that have changed, and their descendants among them; dependencies first.
+    """
+
+    known: int
+    stale: Graph
+
+
+def retrying(retries: int) -> dict[str, Any]:
+    """Options of a task that is tried again while another DVC holds what it needs, and for nothing else.
+
+    The waits are short, because a flow that is cancelled sits them out.
+    """
+    waits = [min(2.0**n, 8.0) for n in range(retries)]
+    return {"retries": retries, "retry_delay_seconds": waits, "retry_condition_fn": _is_busy}
+
+
+def _is_busy(_: object, __: object, state: State[Any]) -> bool:
+    return state.name == BUSY
+
+
+@task(
+    name="plan",
+    task_run_name="plan",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def plan(project: Path, names: Sequence[str]) -> Plan | State[Any]:
+    """Ask DVC for its graph and for what has changed."""
+    try:
+        stages = graph.read(project)
+        selected = graph.select(stages, names)
+        changed = graph.changed(project, selected)
+    except Busy as busy:
+        return Failed(name=BUSY, message=str(busy))
+    except Mistake as mistake:
+        return Failed(message=mistake.message)
+    stale = graph.stale(stages, selected, changed)
+    which = f": {_list(changed)}" if changed else ""
+    get_run_logger().info("%d of %d stages have changed%s", len(changed), len(selected), which)
+    return Plan(len(selected), {address: stages[address] for address in stages if address in stale})
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def stage(address: str, children: Children, events: Path | None, broken: Sequence[str]) -> State[Any]:
+    """Bring one stage up to date.
+
+    Args:
+        events: its event file, if it has one.
+        broken: stages that it needs and that failed: then it is not run.
+    """
+    if broken:
+        return Failed(name=NOT_RUN, message=f"{address}: not run, because of {_list(broken)}")
+    try:
+        if not graph.changed(children.cwd, [address]):
+            return Completed(name=UNCHANGED, message="what it depends on came out as it was")
+    except Busy as busy:
+        return Failed(name=BUSY, message=str(busy))
+    log, said = get_run_logger(), deque[str](maxlen=KEPT)
+
+    def say(line: str) -> None:
+        if ADVICE.match(line):  # DVC's, five lines after each stage
+            return
+        log.info("%s", line)
+        said.append(line)
+
+    begun = time.perf_counter()
+    code = children.run("dvc", "--wait-for-lock", "repro", "--single-item", address, say=say)
+    seconds = time.perf_counter() - begun
+    if code:
+        return _failure(address, code, said, children.ended)
+    if events is not None:
+        _table(address, seconds, events)
+    return Completed(message=f"{seconds:.1f} s")
+
+
+@task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
+def publish(publisher: Publisher, store: str, addresses: Sequence[str]) -> None:
+    """Wait until MLflow has everything, and link to each stage's runs there."""
+    log = get_run_logger()
+    for line in publisher.close():
+        log.warning("%s", line) if "warning" in line else log.info("%s", line)
+    page = records.page(store)
+    if page is None:
+        log.warning("MLflow shows no runs of this project yet, hence there are no links to them")
+        return
+    for address in addresses:
+        link = records.search(page, address)
+        note = f"Runs of `{address}` in MLflow; `make ui` serves them."
+        create_link_artifact(link, f"{address} in MLflow", key=f"mlflow-{_key(address)}", description=note)
+
+
+def summary(stages: Graph, states: Mapping[str, State[Any]]) -> None:
+    """A table of what became of each stage, as an artifact of the flow."""
+    rows = [_summarised(address, states.get(address)) for address in stages]
+    create_table_artifact(rows, key="stages", description="What became of each stale stage.")
+
+
+def _summarised(address: str, state: State[Any] | None) -> dict[str, Any]:
+    if state is None:
+        return {"stage": address, "state": "NotRun", "note": "cancelled before its turn"}
+    return {"stage": address, "state": state.name, "note": state.message or ""}
+
+
+def _failure(address: str, code: int, said: Sequence[str], ended: bool) -> State[Any]:
+    """The state of a stage whose DVC ended with a code, and the most telling line of what it said."""
+    if ended:
+        return Failed(name="Ended", message=f"{address}: ended with the flow")
+    if graph.busy(said):
+        return Failed(name=BUSY, message=f"{address}: another DVC holds a lock")
+    errors = [line for line in said if line.startswith("error:")]
+    others = [line for line in said if not line.startswith("ERROR:")]
+    reason = [*others[-1:], *errors][-1:] or list(said)[-1:] or [f"exit code {code}"]
+    return Failed(message=f"{address}: {reason[0]}")
+
+
+def _table(address: str, seconds: float, events: Path) -> None:
+    rows = records.table(events)
+    note = f"What `{address}` measured, in {seconds:.1f} s with DVC's own work."
+    try:
+        create_table_artifact(rows, key=_key(address), description=note)
+    except Exception as error:  # the server's; a picture of a result never costs the result
+        get_run_logger().warning("no table of %s: %s", address, type(error).__name__)
+
+
+def _key(address: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", address.lower()).strip("-")
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(sorted(names))
