@@ -20,9 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from flows.project import fail
+from flows.project import fail, processors, threads
 
 HOST = "127.0.0.1"
 STORE = 80_000_000  # bytes of Ray's object store, about the least it takes: cells pass files, not objects
@@ -37,7 +35,7 @@ def local_head(project: Path, cpus: int | None = None, gpus: int | None = None) 
     With ``RAY_ADDRESS`` set, that cluster is used and nothing is started.
 
     Args:
-        project: whose ``cost.threads`` a cell needs.
+        project: whose cells it has to be large enough for.
         cpus: that Ray may hand out; None: all that this process may use, yet enough for one cell.
         gpus: likewise; None: all that Ray finds.
 
@@ -59,7 +57,7 @@ def local_head(project: Path, cpus: int | None = None, gpus: int | None = None) 
         "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # of a minute, that stages wait for a head that died
     }
     guard = subprocess.Popen(
-        [sys.executable, "-m", "flows.cluster", *_sizes(cpus or _cpus(project), gpus)],
+        [sys.executable, "-m", "flows.cluster", *_sizes(cpus or max(processors(), *threads(project)), gpus)],
         cwd=Path(__file__).resolve().parents[1],
         env={**_plain(), **access},
         stdin=subprocess.PIPE,
@@ -80,12 +78,6 @@ def local_head(project: Path, cpus: int | None = None, gpus: int | None = None) 
         guard.stdout.close()
         if guard.wait() and group:  # the guard itself was killed
             _kill(int(group))
-
-
-def _cpus(project: Path) -> int:
-    values = YAML(typ="safe").load((project / "params.yaml").read_text(encoding="utf-8"))
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(usable, int(values["cost"]["threads"]))
 
 
 def _sizes(cpus: int, gpus: int | None) -> list[str]:

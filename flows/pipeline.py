@@ -16,7 +16,7 @@ from flows import records, scale, steps
 from flows.children import Children
 from flows.cluster import local_head
 from flows.launch import Launched, Settings, launch
-from flows.project import Mistake, environment, events, processors, root
+from flows.project import Mistake, environment, events, processors, root, threads
 from flows.publisher import Publisher
 
 
@@ -56,7 +56,7 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
     if not plan.stale:
         log.info("nothing to do: all %d stages are up to date", plan.known)
         return Completed(message=f"nothing to do: all {plan.known} stages are up to date")
-    settings = Settings(events(project), retries, parallel or processors(project))
+    settings = Settings(events(project), retries, parallel or max(1, processors() // threads(project)[0]))
     store = records.store(source)
     publisher = Publisher(project, capture=True, more={"MLFLOW_TRACKING_URI": store})
     try:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
 
@@ -60,13 +60,23 @@ def events(project: Path) -> Path:
     return artifact(project, "events").relative_to(project)
 
 
-def processors(project: Path) -> int:
-    """How many stages this machine computes at once: its processors, divided by `cost.threads`."""
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads(project: Path) -> list[int]:
+    """Threads of one cell: `cost.threads` of ``params.yaml``, then those of single stages."""
     cost = YAML(typ="safe").load((project / "params.yaml").read_text(encoding="utf-8")).get("cost")
-    threads = cost.get("threads") if isinstance(cost, dict) else None
-    if not isinstance(threads, int) or threads < 1:
-        fail(f"params.yaml: cost.threads: {threads!r} is not allowed; allowed: a whole number above 0")
-    return max(1, (os.cpu_count() or 1) // threads)
+    block: dict[str, Any] = cost if isinstance(cost, dict) else {}
+    found = {"cost.threads": block.get("threads")}
+    for name, stage in (block.get("stages") or {}).items():
+        if "threads" in stage:
+            found[f"cost.stages.{name}.threads"] = stage["threads"]
+    for key, value in found.items():
+        if not isinstance(value, int) or value < 1:
+            fail(f"params.yaml: {key}: {value!r} is not allowed; allowed: a whole number above 0")
+    return list(found.values())
 
 
 def files(project: Path) -> list[str]:

@@ -40,9 +40,13 @@ class Block(BaseModel):
 
 
 class Expected(Block):
-    """What a stage costs at the scale of this ``params.yaml``; one row of it, in minutes."""
+    """What a stage costs at the scale of this ``params.yaml``: one row of it, in minutes.
+
+    ``threads`` replaces ``cost.threads`` for its cells, where there are too few of them to fill a machine.
+    """
 
     minutes: Annotated[float, Field(gt=0)]
+    threads: Annotated[int, Field(gt=0)] | None = None
 
 
 def _share(gpus: float) -> float:
@@ -69,6 +73,11 @@ class Cost(Block):
     gpus: Annotated[float, Field(ge=0), AfterValidator(_share)]
     retries: Annotated[int, Field(ge=0)]
     stages: dict[str, Expected]
+
+    def of(self, stage: str) -> Self:
+        """The costs of one stage: `threads` are those of its cells."""
+        own = self.stages[stage].threads if stage in self.stages else None
+        return self if own is None else self.model_copy(update={"threads": own})
 
     @model_validator(mode="after")
     def _ray_chooses(self) -> Self:

@@ -140,7 +140,7 @@ def launch(
     try:
         one_of(publish := os.environ.get("MIPRIV_PUBLISH", "on"), ("on", "off"), "MIPRIV_PUBLISH")
         values = params.load()
-        block, cost = _block(values, name, model), _block(values, "cost", Cost)
+        block, cost = _block(values, name, model), _block(values, "cost", Cost).of(name)
     except InputError as error:
         return _refused(error)
     runtime.settle(cost.threads)
