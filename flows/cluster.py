@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.project import fail, processors, threads
+from flows.cost import processors, threads
+from flows.project import fail
 
 HOST = "127.0.0.1"
 STORE = 80_000_000  # bytes of Ray's object store, about the least it takes: cells pass files, not objects

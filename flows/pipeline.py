@@ -15,8 +15,9 @@ from pydantic import Field
 from flows import records, scale, steps
 from flows.children import Children
 from flows.cluster import local_head
+from flows.cost import at_once
 from flows.launch import Launched, Settings, launch
-from flows.project import Mistake, environment, events, processors, root, threads
+from flows.project import Mistake, environment, events, root
 from flows.publisher import Publisher
 
 
@@ -56,7 +57,7 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
     if not plan.stale:
         log.info("nothing to do: all %d stages are up to date", plan.known)
         return Completed(message=f"nothing to do: all {plan.known} stages are up to date")
-    settings = Settings(events(project), retries, parallel or max(1, processors() // threads(project)[0]))
+    settings = Settings(events(project), retries, parallel or at_once(project))
     store = records.store(source)
     publisher = Publisher(project, capture=True, more={"MLFLOW_TRACKING_URI": store})
     try:

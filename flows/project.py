@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ruamel.yaml import YAML
 
@@ -58,25 +58,6 @@ def artifact(project: Path, name: str) -> Path:
 def events(project: Path) -> Path:
     """Folder of the stages' event files, relative to the project."""
     return artifact(project, "events").relative_to(project)
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def threads(project: Path) -> list[int]:
-    """Threads of one cell: `cost.threads` of ``params.yaml``, then those of single stages."""
-    cost = YAML(typ="safe").load((project / "params.yaml").read_text(encoding="utf-8")).get("cost")
-    block: dict[str, Any] = cost if isinstance(cost, dict) else {}
-    found = {"cost.threads": block.get("threads")}
-    for name, stage in (block.get("stages") or {}).items():
-        if "threads" in stage:
-            found[f"cost.stages.{name}.threads"] = stage["threads"]
-    for key, value in found.items():
-        if not isinstance(value, int) or value < 1:
-            fail(f"params.yaml: {key}: {value!r} is not allowed; allowed: a whole number above 0")
-    return list(found.values())
 
 
 def files(project: Path) -> list[str]:

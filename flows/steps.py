@@ -1,8 +1,6 @@
 """The Prefect tasks of the flow: plan, one a stage, publish; and the artifacts they leave in the browser."""
 
 import re
-import time
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +12,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows import graph, records
+from flows import graph, records, repro
 from flows.children import Children
 from flows.graph import Busy, Graph
 from flows.project import Mistake
 from flows.publisher import Publisher
+from flows.repro import End
 
 BUSY, NOT_RUN, UNCHANGED = "Busy", "NotRun", "Unchanged"  # names of states, beside Prefect's own
-KEPT = 200  # lines of a stage's output to find the reason of its failure in; Prefect's log has them all
-ADVICE = re.compile(r"\s*(To track the changes|git add|To enable auto staging|dvc config|Use `dvc push`)")
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,8 @@ class Plan:
 
 
 def retrying(retries: int) -> dict[str, Any]:
-    """Options of a task that is tried again while another DVC holds what it needs, and for nothing else.
-
-    The waits are short, because a flow that is cancelled sits them out.
-    """
-    waits = [min(2.0**n, 8.0) for n in range(retries)]
-    return {"retries": retries, "retry_delay_seconds": waits, "retry_condition_fn": _is_busy}
+    """Options of a task that is tried again while another DVC holds what it needs, and for nothing else."""
+    return {"retries": retries, "retry_delay_seconds": repro.waits(retries), "retry_condition_fn": _is_busy}
 
 
 def _is_busy(_: object, __: object, state: State[Any]) -> bool:
@@ -83,27 +76,16 @@ def stage(address: str, children: Children, events: Path | None, broken: Sequenc
     """
     if broken:
         return Failed(name=NOT_RUN, message=f"{address}: not run, because of {_list(broken)}")
-    try:
-        if not graph.changed(children.cwd, [address]):
-            return Completed(name=UNCHANGED, message="what it depends on came out as it was")
-    except Busy as busy:
-        return Failed(name=BUSY, message=str(busy))
-    log, said = get_run_logger(), deque[str](maxlen=KEPT)
-
-    def say(line: str) -> None:
-        if ADVICE.match(line):  # DVC's, five lines after each stage
-            return
-        log.info("%s", line)
-        said.append(line)
-
-    begun = time.perf_counter()
-    code = children.run("dvc", "--wait-for-lock", "repro", "--single-item", address, say=say)
-    seconds = time.perf_counter() - begun
-    if code:
-        return _failure(address, code, said, children.ended)
+    log = get_run_logger()
+    outcome = repro.bring(address, children, lambda line: log.info("%s", line))
+    if outcome.end is End.UNCHANGED:
+        return Completed(name=UNCHANGED, message=outcome.message)
+    if outcome.end is not End.COMPUTED:
+        name = {End.BUSY: BUSY, End.ENDED: "Ended"}.get(outcome.end, "Failed")
+        return Failed(name=name, message=outcome.message)
     if events is not None:
-        _table(address, seconds, events)
-    return Completed(message=f"{seconds:.1f} s")
+        _table(address, outcome.seconds, events)
+    return Completed(message=outcome.message)
 
 
 @task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
@@ -132,18 +114,6 @@ def _summarised(address: str, state: State[Any] | None) -> dict[str, Any]:
     if state is None:
         return {"stage": address, "state": "NotRun", "note": "cancelled before its turn"}
     return {"stage": address, "state": state.name, "note": state.message or ""}
-
-
-def _failure(address: str, code: int, said: Sequence[str], ended: bool) -> State[Any]:
-    """The state of a stage whose DVC ended with a code, and the most telling line of what it said."""
-    if ended:
-        return Failed(name="Ended", message=f"{address}: ended with the flow")
-    if graph.busy(said):
-        return Failed(name=BUSY, message=f"{address}: another DVC holds a lock")
-    errors = [line for line in said if line.startswith("error:")]
-    others = [line for line in said if not line.startswith("ERROR:")]
-    reason = [*others[-1:], *errors][-1:] or list(said)[-1:] or [f"exit code {code}"]
-    return Failed(message=f"{address}: {reason[0]}")
 
 
 def _table(address: str, seconds: float, events: Path) -> None:

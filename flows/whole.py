@@ -1,43 +1,111 @@
-"""`make run`: every stale stage through DVC on a local Ray head, and the leakage table at the end."""
+"""`make run`: every stale stage through DVC, as many at once as there are processors, on one local Ray head.
+
+The leakage table comes at the end. `dvc repro` computes the same, one stage after the other.
+"""
 
 import argparse
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 from pathlib import Path
 
-from flows import children
+from tqdm import tqdm
+
+from flows import graph, repro
+from flows.children import Children
 from flows.cluster import local_head
+from flows.cost import at_once, minutes
+from flows.graph import Graph
 from flows.project import artifact, environment, root
 from flows.publisher import following
+from flows.repro import End, Outcome
+
+BAR = "{percentage:3.0f}% |{bar:20}| {elapsed}<{remaining} {postfix}"
+RETRIES = 6  # of a stage whose files another DVC holds
 
 
 def run(project: Path, targets: Sequence[str] = ()) -> int:
-    """Reproduce the project, or only the targets and what they need; returns DVC's exit code.
+    """Bring the project up to date, or only the targets and what they need.
 
     Stages do not publish by themselves: one process beside them pays for importing MLflow once.
+
+    Returns:
+        0, or 1 if a stage failed; the others are computed all the same, as far as they do not need it.
     """
-    with local_head(project) as cluster, following(project):
-        env = environment(MIPRIV_PUBLISH="off", **cluster)
-        stages = children.start("dvc", "--wait-for-lock", "repro", *targets, cwd=project, env=env)
-        try:
-            code = stages.wait()
-        finally:
-            children.end(stages)
-    if code == 0 and not targets:
+    stages = graph.read(project)
+    selected = graph.select(stages, targets)
+    changed = graph.changed(project, selected)
+    stale = graph.stale(stages, selected, changed)
+    whole = True
+    if stale:
+        with local_head(project) as cluster, following(project):
+            whole = _compute(project, {name: stages[name] for name in stages if name in stale}, cluster)
+    else:
+        print(f"nothing to do: all {len(selected)} stages are up to date", file=sys.stderr)
+    if whole and not targets:
         leakage, report = artifact(project, "leakage"), artifact(project, "report")
-        subprocess.run(
-            [sys.executable, "-m", "tasks.show", leakage, "--report", report], cwd=project, check=False
-        )
-    return code
+        show = [sys.executable, "-m", "tasks.show", str(leakage), "--report", str(report)]
+        subprocess.run(show, cwd=project, check=False)
+    return 0 if whole else 1
+
+
+def _compute(project: Path, stale: Graph, cluster: Mapping[str, str]) -> bool:
+    """Compute stages, each as soon as all that it needs has ended; say which failed, and whether none did."""
+    order = TopologicalSorter({name: sorted(stage.needs & stale.keys()) for name, stage in stale.items()})
+    order.prepare()
+    expected = {name: minutes(project, name) for name in stale}
+    broken: dict[str, Outcome] = {}
+    running: dict[Future[Outcome], str] = {}
+    env = environment(MIPRIV_PUBLISH="off", **cluster)
+    with (
+        Children(project, env) as children,
+        tqdm(total=sum(expected.values()), bar_format=BAR, disable=None) as bar,
+        ThreadPoolExecutor(at_once(project)) as pool,
+    ):
+        try:
+            while order.is_active():
+                for name in sorted(order.get_ready()):
+                    running[
+                        pool.submit(_bring, name, children, sorted(stale[name].needs & broken.keys()))
+                    ] = name
+                ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    name, outcome = running.pop(future), future.result()
+                    if outcome.end not in (End.COMPUTED, End.UNCHANGED):
+                        broken[name] = outcome
+                    order.done(name)
+                    bar.update(expected[name])
+                bar.set_postfix_str(", ".join(sorted(running.values())[: at_once(project)]))
+        finally:
+            children.end()  # before the pool waits for its threads
+    for outcome in broken.values():
+        if outcome.end is not End.NOT_RUN:
+            print(f"failed: {outcome.message}", file=sys.stderr)
+    if left := sum(outcome.end is End.NOT_RUN for outcome in broken.values()):
+        print(f"not run, because they need them: {left} stages", file=sys.stderr)
+    return not broken
+
+
+def _bring(name: str, children: Children, broken: Sequence[str]) -> Outcome:
+    if broken:
+        return Outcome(End.NOT_RUN, f"{name}: not run, because of {', '.join(broken)}")
+    for pause in [*repro.waits(RETRIES), None]:
+        outcome = repro.bring(name, children, lambda line: tqdm.write(line, sys.stderr))
+        if outcome.end is not End.BUSY or pause is None:
+            break
+        time.sleep(pause)
+    return outcome
 
 
 def main() -> int:
     """Command line: optional stages."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(prog="python -m flows.whole", description=__doc__, allow_abbrev=False)
-    parser.add_argument("stages", nargs="*", help="DVC stages; none: all")
+    parser.add_argument("stages", nargs="*", help="stages, rows of them, or rows alone; none: all")
     return run(root(), parser.parse_args().stages)
 
 

@@ -1,5 +1,6 @@
 """A tiny DVC project whose stages take as long as its parameters say, and what tests ask of it."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -72,7 +73,7 @@ def turn(project: Path, **seconds: object) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Finds `flows` and `tasks` from anywhere; no server, no tracking unless a test says so."""
+    """Finds `flows` and `tasks` from anywhere; no server, tracking or Ray head unless a test asks."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MIPRIV_", "PREFECT_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {
@@ -81,6 +82,7 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "DVC_NO_ANALYTICS": "1",
         "MIPRIV_PUBLISH": "off",
+        "RAY_ADDRESS": "127.0.0.1:1",  # the toy stages have no cells, and never look
         **more,
     }
 
@@ -131,6 +133,21 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes that a process has started, and those that these have."""
+    parents: dict[int, list[int]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            parents.setdefault(parent, []).append(int(process.name))
+    found: set[int] = set()
+    new = [pid]
+    while new:
+        new = [child for one in new for child in parents.get(one, [])]
+        found |= set(new)
+    return found
 
 
 def inside(project: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from flow_prefect import Server, own_server
-from flow_project import alive, environment, inside, kill, spans, stop, turn, wait
+from flow_project import alive, descendants, environment, inside, kill, spans, stop, turn, wait
 
 from flows import children
 
@@ -56,16 +56,28 @@ def gone(project: Path, found: list[int]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_ends_stages_and_the_flows_own_server(
+def test_a_signal_ends_stages_the_flows_own_server_and_its_ray_head(
     number: int, hanging: Path, start: Any, server: Server
 ) -> None:
     own_server(hanging, server)
-    flow = start(hanging, "flows.run")
+    flow = start(hanging, "flows.run", RAY_ADDRESS="")
     found = pids(hanging)
     assert [line for line in inside(hanging) if "server start" in line]
+    below = descendants(flow.pid)
+    assert [pid for pid in below if "gcs_server" in Path(f"/proc/{pid}/cmdline").read_text()]
     os.kill(flow.pid, number)
     assert flow.wait(120) != 0
     gone(hanging, found)
+    wait(lambda: not any(alive(pid) for pid in below))
+
+
+def test_a_signal_ends_a_whole_run_without_prefect(hanging: Path, start: Any) -> None:
+    whole = start(hanging, "flows.whole", RAY_ADDRESS="")
+    found, below = pids(hanging), descendants(whole.pid)
+    os.kill(whole.pid, signal.SIGINT)
+    assert whole.wait(120) != 0
+    gone(hanging, found)
+    wait(lambda: not any(alive(pid) for pid in below))
 
 
 def test_control_c_ends_stages_and_is_told_to_the_server(hanging: Path, start: Any, server: Server) -> None:
