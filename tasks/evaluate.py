@@ -203,8 +203,35 @@ def _write(stage: Stage[Evaluate], lines: list[Line]) -> None:
         if line.kind in ("victim", "attack", "judge"):
             key = "/".join(part for part in (line.subject, line.judge, line.figure) if part)
             stage.events.metric(key.replace("@", "_at_"), line.value.point)
+    _findings(stage, lines)
     for name in ("leakage.csv", "tradeoff.csv"):
         stage.events.artifact(stage.out / name)
+
+
+def _findings(stage: Stage[Evaluate], lines: list[Line]) -> None:
+    """One record an attack and judge, with what a filter may ask for beside each other."""
+    rows = stage.block("invert", invert.Invert).rows
+    victims = stage.block("finetune", finetune.Finetune).rows
+    natural = {line.subject: line.value.point for line in lines if line.kind == "victim"}
+    for (name, judged_by), seen in _by_attack(lines).items():
+        row, victim = rows[name], victims[rows[name].victim]
+        tags = {"attack": row.attack, "prior": row.prior, "victim": row.victim, "judge": judged_by}
+        tags |= {"defense": victim.defense, "backbone": victim.backbone}
+        values = {"natural_accuracy": natural[row.victim]}
+        for line in seen:
+            key = line.figure.replace("@", "_at_").replace(" ", "_")
+            if line.kind == "difference":
+                key += "_over_start" if line.against == OWN_START else "_over_undefended"
+            values |= {key: line.value.point, f"{key}_low": line.value.low, f"{key}_high": line.value.high}
+        stage.events.finding(f"{name} by {judged_by}", tags, values)
+
+
+def _by_attack(lines: list[Line]) -> dict[tuple[str, str], list[Line]]:
+    found: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        if line.kind in ("attack", "difference"):
+            found.setdefault((line.subject, line.judge), []).append(line)
+    return found
 
 
 def _tradeoff(stage: Stage[Evaluate], lines: list[Line]) -> list[dict[str, Any]]:

@@ -74,6 +74,7 @@ def victim(
 def run(stage: Stage[Finetune]) -> None:
     """One cell a training seed."""
     row = stage.params.rows[stage.row or ""]
+    stage.events.tags({"victim": stage.row or "", "defense": row.defense, "backbone": row.backbone})
     shared = {
         **row.model_dump(exclude={"recipe", "seeds"}),
         "recipe": stage.plain("recipes", row.recipe),

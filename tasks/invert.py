@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from PIL import Image
 from pydantic import Field
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mipriv.attacks.inversion import WhiteBoxInversion
 from mipriv.device import environment, place, resolve
@@ -79,6 +80,7 @@ def run(stage: Stage[Invert]) -> None:
     wanted, row = stage.params, stage.params.rows[stage.row or ""]
     shared = {"attack": row.attack, "knobs": wanted.attacks[row.attack], "seed": wanted.seed}
     shared["device"] = str(resolve(stage.cost.device))
+    stage.events.tags({"attack": row.attack, "victim": row.victim, "prior": row.prior})
     prior = stage.path("prior") / "model"
     work = []
     for seed in row.seeds:
@@ -88,6 +90,20 @@ def run(stage: Stage[Invert]) -> None:
             inputs = {"victim": victim, "prior": prior}
             work.append(Cell(name, "tasks.invert:attack", {**shared, "identities": part}, inputs))
     stage.cells(work)
+    _picture(stage, row.seeds)
+
+
+def _picture(stage: Stage[Invert], seeds: list[int]) -> None:
+    """The best image of every identity, a row a training seed: to look at in the record of the run."""
+    strips = []
+    for seed in seeds:
+        parts = sorted((stage.out / f"seed-{seed}").iterdir())
+        best = torch.cat([load_file(part / RECONSTRUCTIONS)["images"][:, 0] for part in parts])
+        strips.append(torch.cat([*best.clamp(0, 1)], 2))
+    pixels = (torch.cat(strips, 1) * 255).round().byte().permute(1, 2, 0).squeeze(2)
+    path = stage.out / "best.png"
+    Image.fromarray(pixels.numpy()).save(path)
+    stage.events.artifact(path, "image")
 
 
 def _targets(wanted: Invert, card: checkpoint.Card) -> list[int]:

@@ -1,8 +1,8 @@
 """What happened in a stage or a cell, as JSON lines in one file.
 
 The file is an output of its stage and no stage depends on it; the publisher replays it into MLflow. Every
-line has an ``event`` (start, params, metric, artifact, input, text, cell, end). Values of environment
-variables, remote addresses and texts of foreign exceptions never enter, hence no secret does.
+line has an ``event`` (start, params, tags, metric, finding, artifact, input, text, cell, end). Values of
+environment variables, remote addresses and texts of foreign exceptions never enter, hence no secret does.
 """
 
 import functools
@@ -66,6 +66,15 @@ class Events:
     def params(self, values: Mapping[str, Any]) -> None:
         """Record parameters: a mapping, nested as deep as you like, of JSON values."""
         self._write("params", values=dict(values))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record words to find it by, e.g. ``{"attack": "ppa"}``; its cells and findings have them too."""
+        self._write("tags", values={_name(key): value for key, value in values.items()})
+
+    def finding(self, name: str, tags: Mapping[str, str], values: Mapping[str, float]) -> None:
+        """Record numbers about one thing among several that a stage looks at, as a record of its own."""
+        numbers = {_name(key): float(value) for key, value in values.items()}
+        self._write("finding", name=_name(name), tags=dict(tags), values=numbers)
 
     def metric(self, key: str, value: float, step: int | None = None) -> None:
         """Record one number; see `metrics`."""

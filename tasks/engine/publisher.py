@@ -1,4 +1,4 @@
-"""Replays event files into MLflow: one run a stage row, one child run a cell.
+"""Replays event files into MLflow: one run a stage row, one child run a cell or a finding.
 
 ``python -m tasks.engine.publisher FILE...`` or ``--events FOLDER`` for all in it; with ``--follow`` it
 watches the folder, so that many stages pay for one import of MLflow, until its standard input is closed or
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,11 +30,22 @@ from tasks.engine.events import sha256
 from tasks.engine.record import Record
 from tasks.engine.watch import watch
 
-COMPLETE = "mipriv.complete"
+COMPLETE, RECENT = "mipriv.complete", "mipriv.recent"
 METRICS, PARAMS = 900, 100  # a batch; MLflow takes 1,000 entities, of them 100 params
 PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 6000, 8000, 36  # MLflow's limits
 PATIENCE = 5.0  # seconds for a server to answer at all
 TURN = 300.0  # seconds to wait for another publisher
+
+NOTE = """\
+A run a stage, with a child a cell and a child a finding: one attack on one victim, as one judge sees it.
+For the search box:
+
+- the best defence at a natural accuracy, sorted by `accuracy_at_1`, lowest first:
+  ``tags.`mipriv.kind` = 'finding' AND metrics.natural_accuracy >= 0.95``
+- everything of one attack: ``tags.attack = 'ppa'``
+- this evaluation and the last, to select and compare:
+  ``tags.`mipriv.recent` LIKE '%' AND tags.`mipriv.stage` = 'evaluate' AND tags.`mipriv.kind` = 'stage'``
+"""
 
 
 class Unpublished(Exception):
@@ -93,7 +104,8 @@ class Publisher:
         place = None if remote else wanted or (self.root / "mlartifacts").as_uri()
         if found and not found.artifact_location.startswith(wanted):
             _warn(f"experiment {name!r} keeps artifacts where it was made to; set MLFLOW_EXPERIMENT_NAME")
-        self._experiment = found.experiment_id if found else client.create_experiment(name, place)
+        tags = {"mlflow.note.content": NOTE}  # shown above the table of runs
+        self._experiment = found.experiment_id if found else client.create_experiment(name, place, tags)
         self._client = client
 
     def _publish(self, stage: Record) -> bool:
@@ -102,23 +114,45 @@ class Publisher:
         if None in whole:
             return False
         parent = self._run(stage, runs, {})
-        for cell in stage.cells:
-            if cell.cell not in whole:
-                self._complete(cell, self._run(cell, runs, {"mlflow.parentRunId": parent}))
+        for child in stage.children:
+            if child.cell not in whole:
+                self._complete(child, self._run(child, runs, {"mlflow.parentRunId": parent}))
+        self._mark(stage)
         self._complete(stage, parent)
         return True
 
+    def _mark(self, stage: Record) -> None:
+        """Tag the last two runs of a stage, and their findings: one filter shows them side by side."""
+        same = f"tags.`mipriv.stage` = '{stage.address}' AND tags.`mipriv.kind` != 'cell'"
+        runs = [
+            run
+            for which in (f"tags.`{RECENT}` LIKE '%'", f"tags.`dvc.hash` = '{stage.tags['dvc.hash']}'")
+            for run in self._search(f"{same} AND {which}")
+        ]
+        parents = [run for run in runs if "mipriv.cell" not in run.data.tags]
+        begun = {run.data.tags["dvc.hash"]: run.info.start_time for run in parents}
+        order = sorted(begun, key=lambda digest: begun[digest], reverse=True)
+        wanted = dict(zip(order, ("last", "previous"), strict=False))
+        for run in {run.info.run_id: run for run in runs}.values():
+            now, then = wanted.get(run.data.tags["dvc.hash"]), run.data.tags.get(RECENT)
+            if now is None and then is not None:
+                self._client.delete_tag(run.info.run_id, RECENT)
+            elif now is not None and now != then:
+                self._client.set_tag(run.info.run_id, RECENT, now)
+
     def _runs(self, stage: Record) -> dict[str | None, Any]:
         """Runs of this event file that are there, by cell; None is the stage's."""
-        wanted = f"tags.`dvc.hash` = '{stage.tags['dvc.hash']}'"
-        found: dict[str | None, Any] = {}
+        found = self._search(f"tags.`dvc.hash` = '{stage.tags['dvc.hash']}'")
+        same = (run for run in found if run.data.tags.get("mipriv.stage") == stage.address)
+        return {run.data.tags.get("mipriv.cell"): run for run in same}
+
+    def _search(self, wanted: str) -> Iterator[Any]:
+        """Every run that a filter finds."""
         token = None
         while token != "":
             page = self._client.search_runs([self._experiment], wanted, max_results=1000, page_token=token)
-            same = (run for run in page if run.data.tags.get("mipriv.stage") == stage.address)
-            found |= {run.data.tags.get("mipriv.cell"): run for run in same}
+            yield from page
             token = page.token or ""
-        return found
 
     def _run(self, one: Record, runs: dict[str | None, Any], tags: dict[str, str]) -> str:
         if one.cell in runs:

@@ -1,5 +1,5 @@
-"""An event file as what a tracking server wants to know: one record for the stage, one for each of its
-cells."""
+"""An event file as what a tracking server wants to know: one record for the stage, one for each of its cells
+and of its findings."""
 
 import hashlib
 import json
@@ -43,10 +43,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Record:
-    """One run: of a stage where `cell` is None, else of that cell.
+    """One run: of a stage where `cell` is None, else of that cell or finding.
 
-    `begin` and `end` are milliseconds since 1970; `end` is None for a writer that was killed or is still at
-    it.
+    Its tag ``mipriv.kind`` is stage, cell or finding. `begin` and `end` are milliseconds since 1970; `end` is
+    None for a writer that was killed or is still at it.
     """
 
     cell: str | None
@@ -59,7 +59,7 @@ class Record:
     begin: int
     end: int | None
     failed: bool
-    cells: tuple["Record", ...]
+    children: tuple["Record", ...]
 
     @property
     def address(self) -> str:
@@ -77,23 +77,26 @@ def read(path: Path) -> Record:
     """
     lines = events.read(path)
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    return _record(lines, Path(), {"dvc.hash": digest})
+    return _record(lines, Path(), {"dvc.hash": digest, "mipriv.kind": "stage"})
 
 
-def _record(lines: list[Line], folder: Path, tags: dict[str, str]) -> Record:
+def _record(lines: list[Line], folder: Path, given: dict[str, str]) -> Record:
     start = next(_of(lines, "start"))
     end = next(_of(lines, "end"), None)
+    shared = given | {key: value for line in _of(lines, "tags") for key, value in line["values"].items()}
+    tags = shared | _tags(start, end, lines)
     cells = tuple(
         _record(
             line["events"],
             Path(line["folder"]),
-            tags | {"mipriv.cell.key": line["key"], "mipriv.cell": line["name"]},
+            shared | {"mipriv.cell.key": line["key"], "mipriv.cell": line["name"], "mipriv.kind": "cell"},
         )
         for line in _of(lines, "cell")
     )
+    findings = tuple(_finding(line, tags) for line in _of(lines, "finding"))
     return Record(
-        cell=tags.get("mipriv.cell"),
-        tags=tags | _tags(start, end, lines),
+        cell=given.get("mipriv.cell"),
+        tags=tags,
         params={key: value for line in _of(lines, "params") for key, value in _flat(line["values"])},
         metrics=tuple(metric for line in _of(lines, "metric") for metric in _metrics(line)),
         artifacts=tuple(
@@ -104,7 +107,24 @@ def _record(lines: list[Line], folder: Path, tags: dict[str, str]) -> Record:
         begin=_milliseconds(start),
         end=None if end is None else _milliseconds(end),
         failed=end is not None and end["status"] != "finished",
-        cells=cells,
+        children=cells + findings,
+    )
+
+
+def _finding(line: Line, tags: dict[str, str]) -> Record:
+    time = _milliseconds(line)
+    return Record(
+        cell=line["name"],
+        tags=tags | line["tags"] | {"mipriv.cell": line["name"], "mipriv.kind": "finding"},
+        params={},
+        metrics=tuple(Metric(key, value, time, 0) for key, value in line["values"].items()),
+        artifacts=(),
+        inputs=(),
+        texts={},
+        begin=time,
+        end=time,
+        failed=False,
+        children=(),
     )
 
 

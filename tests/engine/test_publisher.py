@@ -12,6 +12,7 @@ from engine_mlflow import PUBLISHER, by_name, client, snapshot, stage
 from engine_processes import Launch
 
 from tasks.engine import record
+from tasks.engine.events import Events
 from tasks.engine.publisher import Publisher
 
 
@@ -32,7 +33,7 @@ def test_a_stage_is_a_run_and_its_cells_are_children(root: Path) -> None:
             md5, "finetune@none", "none",
         )  # fmt: skip
     assert parent["times"] == (one.begin, one.end)
-    assert child["times"] == (one.cells[1].begin, one.cells[1].end)
+    assert child["times"] == (one.children[1].begin, one.children[1].end)
     assert parent["params"]["recipe.epochs"] == "3" and parent["params"]["recipe.sizes"] == "[1, 2]"
     assert len(parent["params"]["recipe.note"]) == 6000 and parent["params"]["recipe.note"].endswith(
         "cut, 9000 characters"
@@ -67,7 +68,35 @@ def test_new_results_are_a_new_run(root: Path) -> None:
     before = snapshot(client(root))
     assert Publisher(root).publish([record.read(stage(root, loss=2.0))]) == 1
     after = snapshot(client(root))
+    age = [run["tags"].pop("mipriv.recent", None) for run in before + after]
     assert len(after) == 6 and [run for run in after if run in before] == before
+    # Two runs of the stage itself carry the tag, the newer one as the last; cells never do.
+    both = zip(before + after, age, strict=True)
+    marked = [(run["metrics"]["loss"][0][2], tag) for run, tag in both if tag]
+    assert sorted(marked) == [("1.0", "last"), ("1.0", "previous"), ("2.0", "last")]
+    Publisher(root).publish([record.read(stage(root, loss=3.0))])
+    tags = {run["metrics"]["loss"][0][2]: run["tags"] for run in snapshot(client(root)) if not run["parent"]}
+    assert [tags[loss].get("mipriv.recent") for loss in ("1.0", "2.0", "3.0")] == [None, "previous", "last"]
+
+
+def test_a_finding_is_a_child_with_the_stages_tags_and_its_own(root: Path) -> None:
+    file = root / "out/events/evaluate.jsonl"
+    with Events(file, root, root, "evaluate", None, None) as log:
+        log.tags({"backbone": "imagenet", "defense": "all"})
+        log.finding("ppa by vgg", {"attack": "ppa", "defense": "none"}, {"natural_accuracy": 0.9, "knn": 2})
+        log.finding("gmi by vgg", {"attack": "gmi"}, {"natural_accuracy": 0.8})
+    assert Publisher(root).publish([record.read(file)]) == 1
+    assert Publisher(root).publish([record.read(file)]) == 0
+    runs = snapshot(client(root))
+    finding = by_name(runs, "ppa by vgg")
+    assert finding["parent"] == "evaluate" and finding["status"] == "FINISHED" and len(runs) == 3
+    wanted = {"attack": "ppa", "defense": "none", "backbone": "imagenet", "mipriv.stage": "evaluate"}
+    wanted |= {"mipriv.kind": "finding", "mipriv.recent": "last", "mipriv.complete": "true"}
+    assert wanted.items() <= finding["tags"].items()
+    values = {key: [value for _, _, value in of] for key, of in finding["metrics"].items()}
+    assert values == {"natural_accuracy": ["0.9"], "knn": ["2.0"]}
+    with Events(None, root, root, "evaluate", None, None) as log, pytest.raises(ValueError, match=r"a\?b"):
+        log.finding("a?b", {}, {})
 
 
 def test_a_failed_stage_is_a_failed_run(root: Path) -> None:

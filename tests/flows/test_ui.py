@@ -25,6 +25,10 @@ def test_both_browsers_answer_and_end_with_it(done: Path, server: Server) -> Non
         shown = dict(re.findall(r"^(Prefect|MLflow): +(http://127\.0\.0\.1:\d+)$", log.read_text(), re.M))
         prefect, mlflow = shown["Prefect"], shown["MLflow"]
         assert "MLflow" in page(mlflow) and "Prefect" in page(prefect)
+        listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+        for port in (prefect.rpartition(":")[2], mlflow.rpartition(":")[2]):
+            number = f"{int(port):04X}"
+            assert f" 0100007F:{number} " in listening and f"00000000:{number} 00000000" not in listening
         flow(done)  # with no address given
         assert "nothing to do" in Server(f"{prefect}/api", done).runs()[0]["state"]["message"]
         os.kill(ui.pid, signal.SIGINT)

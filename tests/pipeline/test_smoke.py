@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
 from tests.pipeline.conftest import edit, ran, run
+
+
+def table_of(project: Path) -> list[dict[str, str]]:
+    """The leakage table as written."""
+    with (project / "out/evaluate/leakage.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def test_every_stage_ran_and_a_second_run_does_nothing(smoke: Path) -> None:
@@ -43,8 +50,7 @@ def test_dvc_exp_runs_only_what_a_parameter_touches(copy: Path) -> None:
 
 
 def test_figures_have_intervals_floors_and_counts(smoke: Path) -> None:
-    with (smoke / "out/evaluate/leakage.csv").open() as file:
-        lines = list(csv.DictReader(file))
+    lines = table_of(smoke)
     for line in lines:
         assert float(line["low"]) <= float(line["point"]) <= float(line["high"]), line
         assert line["n"] == "20" and line["seeds"] == "1" and line["method"]
@@ -93,11 +99,33 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
     (parent,) = [r for r in runs if r.info.run_name == "invert@ppa-none"]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 2
+    assert {f.path for f in client.list_artifacts(parent.info.run_id)} >= {"best.png"}
     (evaluation,) = [r for r in runs if r.info.run_name == "evaluate"]
     assert "ppa-none/slim_vgg/accuracy_at_1" in evaluation.data.metrics
     before = len(runs)
     run(smoke, sys.executable, "-m", "tasks.engine.publisher", "--events", "out/events", "--strict")
     assert len(client.search_runs([experiment.experiment_id])) == before
+
+
+def test_the_filters_of_the_experiments_note_answer(smoke: Path) -> None:
+    client = MlflowClient(f"sqlite:///{smoke / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "mipriv"]
+    best, one, last = re.findall("``(.+?)``", experiment.tags["mlflow.note.content"])
+
+    def names(wanted: str, *order: str) -> list[str]:
+        found = client.search_runs([experiment.experiment_id], wanted, order_by=list(order))
+        return [run.info.run_name for run in found]
+
+    table = {(line["subject"], line["figure"]): float(line["point"]) for line in table_of(smoke)}
+    rows = {f"ppa-{victim} by slim_vgg": victim for victim in ("none", "tl_dmi-head")}
+    natural = {row: table[victim, "natural accuracy"] for row, victim in rows.items()}
+    leaks = {row: table[row.split()[0], "accuracy@1"] for row in rows}
+    for least in (0.0, *natural.values()):
+        kept = [row for row in rows if natural[row] >= least]
+        found = names(best.replace("0.95", str(least)), "metrics.accuracy_at_1 ASC")
+        assert sorted(found) == sorted(kept) and [leaks[row] for row in found] == sorted(map(leaks.get, kept))
+    assert {"invert@ppa-none", "seed-0/ids-00000", "ppa-none by slim_vgg"} <= set(names(one))
+    assert names(last) == ["evaluate"]
 
 
 def test_the_table_is_printed_with_the_way_to_the_report(smoke: Path) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks against plain baselines, measured side by side; each prints ratios. No test times anything."""
