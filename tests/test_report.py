@@ -121,7 +121,7 @@ def _params(plain: str, guarded: str) -> dict[str, Any]:
         },
         "evaluate": {},
         "report": {"faces": 3, "images_a_face": 2},
-        "cost": {"device": "cpu", "threads": 1, "stages": {}},
+        "cost": {"device": "cpu", "threads": 1, "gpus": 0, "retries": 0, "stages": {}},
     }
 
 

@@ -66,13 +66,6 @@ def test_a_cluster_that_is_named_is_used(monkeypatch: pytest.MonkeyPatch) -> Non
         assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
-def test_a_machine_smaller_than_a_cell_still_takes_one(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text("cost: {threads: 4096}\n")
-    assert cluster._cpus(tmp_path) == 4096
-    (tmp_path / "params.yaml").write_text("cost: {threads: 1}\n")
-    assert cluster._cpus(tmp_path) == len(os.sched_getaffinity(0))
-
-
 def test_a_head_that_cannot_start_is_one_line_and_nothing_stays(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
