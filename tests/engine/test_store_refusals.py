@@ -117,7 +117,9 @@ def test_what_is_not_there_is_one_line(faces: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["s3://", "s3:///x", "s3://a", "s3://a b/c", f"s3://{KEY}:{SECRET}@bucket/faces"]
+    "uri",
+    ["s3://", "s3:///x", "s3://a", "s3://a b/c", f"s3://{KEY}:{SECRET}@bucket/faces"],
+    ids=["nothing", "no-bucket", "short", "space", "key"],
 )
 def test_an_address_that_is_none_is_refused_and_not_repeated(uri: str, tmp_path: Path) -> None:
     said = refusal(uri, tmp_path)
