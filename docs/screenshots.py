@@ -1,4 +1,4 @@
-"""``python docs/screenshots.py``: the newest finished run in both browsers of ``make ui``, as docs/pictures/*.png.
+"""``python docs/screenshots.py``: the newest finished run in both browsers of ``make ui``, into docs/pictures.
 
 Wants Chromium; look at the pictures before you commit them.
 """

@@ -58,6 +58,8 @@ def _compute(project: Path, stale: Graph, cluster: Mapping[str, str]) -> bool:
     order = TopologicalSorter({name: sorted(stage.needs & stale.keys()) for name, stage in stale.items()})
     order.prepare()
     expected = {name: minutes(project, name) for name in stale}
+    about = max(1, round(sum(expected.values()) / at_once(project)))
+    print(f"{len(stale)} stages to look at, {at_once(project)} at once, about {about} min", file=sys.stderr)
     broken: dict[str, Outcome] = {}
     running: dict[Future[Outcome], str] = {}
     env = environment(MIPRIV_PUBLISH="off", **cluster)
