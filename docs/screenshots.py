@@ -1,4 +1,4 @@
-"""``python docs/screenshots.py``: the newest finished run in both browsers of ``make ui``, into docs/pictures.
+"""``python docs/screenshots.py``: the newest finished run in both browsers of ``make ui``, as pictures.
 
 Wants Chromium; look at the pictures before you commit them.
 """

@@ -19,8 +19,8 @@ from flows import graph, repro
 from flows.children import Children
 from flows.cluster import local_head
 from flows.cost import at_once, minutes
-from flows.graph import Graph
-from flows.project import artifact, environment, root
+from flows.graph import Busy, Graph
+from flows.project import artifact, environment, fail, root
 from flows.publisher import following
 from flows.repro import End, Outcome
 
@@ -38,7 +38,10 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
     """
     stages = graph.read(project)
     selected = graph.select(stages, targets)
-    changed = graph.changed(project, selected)
+    try:
+        changed = graph.changed(project, selected)
+    except Busy as busy:
+        fail(f"{busy}; another DVC is at work here")
     stale = graph.stale(stages, selected, changed)
     whole = True
     if stale:
@@ -71,9 +74,8 @@ def _compute(project: Path, stale: Graph, cluster: Mapping[str, str]) -> bool:
         try:
             while order.is_active():
                 for name in sorted(order.get_ready()):
-                    running[
-                        pool.submit(_bring, name, children, sorted(stale[name].needs & broken.keys()))
-                    ] = name
+                    lacking = sorted(stale[name].needs & broken.keys())
+                    running[pool.submit(_bring, name, children, lacking)] = name
                 ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in ended:
                     name, outcome = running.pop(future), future.result()
