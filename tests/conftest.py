@@ -20,6 +20,7 @@ def _group(item: pytest.Item) -> str:
     return item.path.relative_to(HERE).parts[0]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a folder run in one process; the folders that take longest come first."""
     rank = {name: place for place, name in enumerate(SLOWEST_FIRST)}

@@ -89,7 +89,10 @@ def test_a_users_mistake_passes_as_it_is_and_what_is_done_is_kept(place: Place) 
     assert not hasattr(refused.value, "__notes__")
     # The one that waits was stopped, and cleaned up.
     assert not [path for path in place.store.iterdir() if path.suffix in (".part", ".progress")]
-    assert all(result.resumed for result in fanout.run(squares(place, 2), place).values())
+    # Of the two before it, which share two CPUs, at least one was done before it began.
+    done = len(list(place.store.glob("*/cell.json")))
+    again = fanout.run(squares(place, 2), place).values()
+    assert done >= 1 and sum(result.resumed for result in again) == done
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from flows import scale
+
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -51,9 +53,11 @@ def edit(project: Path, change: Callable[[dict[str, object]], None]) -> None:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project at smoke scale after `make smoke`'s own command, committed as a user would."""
+    """The project after `make smoke`, committed as a user would, with a cache that knows no earlier runs."""
     project = tmp_path_factory.mktemp("smoke") / "project"
-    run(ROOT, sys.executable, "-m", "flows.scale", "smoke", "--to", project)
+    scale.prepare(ROOT, "smoke", project)
+    run(project, "dvc", "config", "--local", "cache.dir", project / ".dvc" / "cache")
+    run(project, sys.executable, "-m", "flows.whole")
     run(project, "git", "add", "-A")
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     run(project, "git", *identity, "commit", "-q", "-m", "smoke")
