@@ -165,9 +165,8 @@ def overhead(bench: Bench, plain: Mapping[str, str], up: Mapping[str, str], repe
         once.append(bench.seconds(*publish, env=up))
     table("Where a stage's time goes", "seconds | more | range", lines)
     alone = statistics.median(once)
-    print(
-        f"\nn = {repeats}. Torch, imported by most stages and their workers: {statistics.median(torch):.1f} s each."
-    )
+    middle = statistics.median(torch)
+    print(f"\nn = {repeats}. Torch, which most stages and their workers import: {middle:.1f} s each.")
     print(f"A publisher of its own, as `dvc repro` starts one: {alone:.1f} s.")
 
 
