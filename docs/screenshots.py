@@ -1,6 +1,6 @@
 """``python docs/screenshots.py``: the newest finished run in both browsers of ``make ui``, as pictures.
 
-Wants Chromium; look at the pictures before you commit them.
+Wants Chromium; look at the pictures, and crop them, before you commit them.
 """
 
 import json
