@@ -67,6 +67,7 @@ def test_a_stage_killed_in_the_middle_starts_again_where_it_was(
     process = start(engine_remote.__file__, "half", tmp_path, 1)
     worker = psutil.Process(half_way(tmp_path, [0, 1, 2, 3]))
     wait_for(lambda: len([at for at in tmp_path.glob(".cells/*/cell.json") if not at.parent.suffix]) == 3)
+    wait_for(lambda: len(list(tmp_path.glob(".cells/*.progress"))) <= 1)  # theirs are gone, too
     process.send_signal(how)
     assert process.wait(30) == -how
     worker.wait(30)  # no worker goes on for a stage that is gone
