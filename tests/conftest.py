@@ -20,10 +20,12 @@ def _group(item: pytest.Item) -> str:
     return item.path.relative_to(HERE).parts[0]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests of a folder run in one process. Said here, since xdist looks for groups before the next hook."""
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a folder run in one process; the folders that take longest come first."""
+    """The folders that take longest come first."""
     rank = {name: place for place, name in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: rank.get(_group(item), len(rank)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
