@@ -29,7 +29,7 @@ grid: $(INSTALLED)  ## Every row with three training seeds, in a copy under .sca
 	@$(RUN) python -m flows.scale grid
 
 test: $(INSTALLED) lint  ## Linter, import contracts, type checker, tests
-	@$(RUN) python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(RUN) python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 lint: $(INSTALLED)  ## Linter, import contracts, type checker
 	@$(RUN) ruff check .
