@@ -53,7 +53,7 @@ def test_a_first_run_computes_each_stage_once_in_order_and_independent_ones_at_o
     artifacts = server.artifacts(flow_run)
     table = json.loads(artifacts["row-left"]["data"])
     values = {(row["cell"], row["metric"]): row["value"] for row in table}
-    assert values.pop(("", "seconds")) > 0
+    assert values.pop(("", "seconds")) >= 0  # the one that comes last need not wait for the other
     assert values == {
         ("", "accuracy"): 0.5,
         ("", "gap"): 0.1,
