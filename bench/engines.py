@@ -67,7 +67,7 @@ def make(source: Path, project: Path, rows: int) -> None:
     (project / "tasks/bench.py").write_text(STAGE, encoding="utf-8")
     cost = {"device": "cpu", "threads": 1, "gpus": 0, "retries": 0, "stages": {}}
     one = {
-        "cmd": f"{command('${key}')}",
+        "cmd": command("${key}"),
         "deps": ["tasks/bench.py", "tasks/__init__.py", "tasks/engine", "mipriv"],
         "params": ["bench.products", "bench.rows.${key}"],
         "outs": ["out/bench/${key}", EVENTS.format("${key}")],
@@ -107,8 +107,8 @@ class Bench:
         self._number += 1
         path = self.project / "params.yaml"
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-        values["bench"] = {"products": products, "rows": dict.fromkeys(self.rows, self._number)}
-        values["bench"]["rows"] = {row: self._number * 100 + i for i, row in enumerate(self.rows)}
+        rows = {row: self._number * len(self.rows) + i for i, row in enumerate(self.rows)}
+        values["bench"] = {"products": products, "rows": rows}
         dump(path, values)
 
     def seconds(self, *words: str, env: Mapping[str, str], products: int = 0) -> float:
