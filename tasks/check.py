@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mipriv.attacks.inversion import offer
 from mipriv.data.splits import plan_splits
 from mipriv.defenses import Defense
 from mipriv.errors import InputError
 from mipriv.models import classifiers
+from mipriv.models.classifiers import Classifier
 from mipriv.models.pretrained import refuse_unknown
 from mipriv.plugin import one_of
 from tasks import evaluate, finetune, invert, judge, pretrain, prior
@@ -103,12 +105,15 @@ def _victims(wanted: Parameters, people: int) -> None:
         known(f"{where}.recipe", row.recipe, wanted.finetune.recipes)
         distinct(f"{where}.seeds", row.seeds)
         defense: Defense = plugin_knobs("defense", row.defense, row.knobs, f"{where}.knobs")
-        backbone = wanted.pretrain.rows[row.backbone]
-        architecture = plugin_knobs(
-            "classifier", backbone.arch, backbone.knobs, f"pretrain.rows.{row.backbone}.knobs"
-        )
-        model = classifiers.build(architecture, people, wanted.image_shape, seed=0)
-        at(f"{where}.knobs", defense.prepare, model, wanted.image_shape)
+        at(f"{where}.knobs", defense.prepare, _victim(wanted, name, people), wanted.image_shape)
+
+
+def _victim(wanted: Parameters, name: str, people: int) -> Classifier:
+    """The untrained network of a row of `finetune`, before its defence has changed it."""
+    backbone = wanted.finetune.rows[name].backbone
+    row = wanted.pretrain.rows[backbone]
+    architecture = plugin_knobs("classifier", row.arch, row.knobs, f"pretrain.rows.{backbone}.knobs")
+    return classifiers.build(architecture, people, wanted.image_shape, seed=0)
 
 
 def _priors(wanted: Parameters) -> None:
@@ -141,6 +146,12 @@ def _attacks(wanted: Parameters, people: int) -> None:
         known(f"{where}.attack", row.attack, wanted.invert.attacks)
         known(f"{where}.victim", row.victim, wanted.finetune.rows)
         known(f"{where}.prior", row.prior, wanted.prior.rows)
+        attacker = plugin_knobs("inversion", row.attack, wanted.invert.knobs(row), f"{where}.knobs")
+        if hasattr(attacker, "blank"):
+            maker = wanted.prior.rows[row.prior]
+            prior = plugin_knobs("prior", maker.generator, maker.knobs, f"prior.rows.{row.prior}.knobs")
+            handed = offer(_victim(wanted, row.victim, people), attacker.access)
+            at(where, attacker.blank, handed, prior.build(wanted.image_shape), people, wanted.image_shape)
         distinct(f"{where}.seeds", row.seeds)
         for seed in row.seeds:
             known(f"{where}.seeds", seed, wanted.finetune.rows[row.victim].seeds)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mipriv import draws, stats
-from mipriv.attacks.rows import in_chunks
+from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.data.splits import PUBLIC
 from mipriv.device import place, resolve

@@ -1,4 +1,7 @@
-"""Stage `invert`: generative model inversion of victims, one cell a training seed and chunk of identities."""
+"""Stage `invert`: model inversion of victims, one cell a training seed and chunk of identities.
+
+An attack that studies its victim first does so in one cell a training seed, known by the victim's bytes.
+"""
 
 import json
 from pathlib import Path
@@ -9,10 +12,13 @@ from PIL import Image
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 
-from mipriv.attacks.inversion import WhiteBoxInversion
+from mipriv import plugin
+from mipriv.attacks.inversion import Studied, offer
+from mipriv.data.dataset import Dataset
+from mipriv.data.splits import PUBLIC
 from mipriv.device import environment, place, resolve
 from mipriv.errors import InputError
-from mipriv.models import checkpoint
+from mipriv.models import checkpoint, weights
 from mipriv.models.fold import folded
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
@@ -21,16 +27,19 @@ from tasks.engine.stage import Stage, launch
 
 RECONSTRUCTIONS = "reconstructions.safetensors"
 FACTS = "attack.json"
+KNOWLEDGE = "knowledge.safetensors"
+STUDY = "study"  # folder of what studies left, beside those of the training seeds
 
 
 class Row(Block):
     """An attack on a victim.
 
-    `attack`, a plug-in whose knobs stand under `attacks`; `victim`, a row of `finetune`, and which of its
-    training `seeds` are attacked; `prior`, a row of `prior`.
+    `attack`, a plug-in whose knobs stand under `attacks`, and the `knobs` that this row has otherwise;
+    `victim`, a row of `finetune`, and which of its training `seeds` are attacked; `prior`, a row of `prior`.
     """
 
     attack: str
+    knobs: dict[str, Any] = Field(default_factory=dict)
     victim: str
     prior: str
     seeds: list[int]
@@ -44,6 +53,38 @@ class Invert(Block):
     seed: Annotated[int, Field(ge=0)]
     attacks: dict[str, dict[str, Any]]
     rows: dict[str, Row]
+
+    def knobs(self, row: Row) -> dict[str, Any]:
+        """Knobs of a row's attack."""
+        return {**self.attacks[row.attack], **row.knobs}
+
+
+def study(
+    out: Path,
+    inputs: dict[str, Path],
+    progress: Progress,
+    events: Events,
+    *,
+    attack: str,
+    knobs: dict[str, Any],
+    seed: int,
+    device: str,
+) -> None:
+    """Cell: what an attack learns of one victim from public images, before anybody is attacked."""
+    where = torch.device(device)
+    data = Dataset.open(inputs["data"])
+    public = torch.cat([data.split(name)[0] for name in PUBLIC]).to(where)
+    attacker = plugin_knobs("inversion", attack, knobs, f"invert.attacks.{attack}")
+    victim, prior = _victim(inputs["victim"], where), place(checkpoint.load_prior(inputs["prior"]), where)
+    handed = offer(victim, attacker.access)
+    learnt: Studied = attacker.study(handed, prior, public, seed=seed, progress=progress)
+    for line in learnt.log:
+        events.metrics({k: v for k, v in line.items() if k != "step"}, step=int(line["step"]))
+    events.metric("study_queries", learnt.queries)
+    weights.save(learnt.knowledge, out / KNOWLEDGE)
+    _facts(
+        out, {"attack": attack, "queries": learnt.queries, "seed": seed, "environment": environment(where)}
+    )
 
 
 def attack(
@@ -60,35 +101,58 @@ def attack(
 ) -> None:
     """Cell: reconstructions of some identities from one victim. No private image is within reach."""
     where = torch.device(device)
-    card = checkpoint.read_card(inputs["victim"])
-    victim = folded(checkpoint.load_classifier(inputs["victim"]), card.image_shape)
-    prior = checkpoint.load_prior(inputs["prior"])
-    attacker: WhiteBoxInversion = plugin_knobs("inversion", attack, knobs, f"invert.attacks.{attack}")
-    targets = torch.tensor(identities)
-    found = attacker(place(victim, where), place(prior, where), targets, seed=seed, progress=progress)
+    attacker = plugin_knobs("inversion", attack, knobs, f"invert.attacks.{attack}")
+    victim, prior = _victim(inputs["victim"], where), place(checkpoint.load_prior(inputs["prior"]), where)
+    targets, handed = torch.tensor(identities), offer(victim, attacker.access)
+    known = {}
+    if "study" in inputs:
+        card = checkpoint.read_card(inputs["victim"])
+        knowledge = attacker.blank(handed, prior, card.num_classes, card.image_shape)
+        weights.load_into(knowledge, inputs["study"] / KNOWLEDGE)
+        known["knowledge"] = place(knowledge, where)
+    found = attacker(handed, prior, targets, seed=seed, progress=progress, **known)
     tensors = {
         name: getattr(found, name).cpu().contiguous() for name in ("images", "start", "latents", "scores")
     }
     save_file({**tensors, "identities": targets}, out / RECONSTRUCTIONS)
-    facts = {"attack": attack, "queries": found.queries, "seed": seed, "environment": environment(where)}
-    (out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _facts(out, attack, found.queries, seed, where)
     events.metrics({"score": found.scores.mean().item(), "queries": found.queries})
 
 
+def _victim(folder: Path, device: torch.device) -> torch.nn.Module:
+    model = folded(checkpoint.load_classifier(folder), checkpoint.read_card(folder).image_shape)
+    return place(model, device)
+
+
+def _facts(out: Path, attack: str, queries: int, seed: int, device: torch.device) -> None:
+    facts = {"attack": attack, "queries": queries, "seed": seed, "environment": environment(device)}
+    (out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def run(stage: Stage[Invert]) -> None:
-    """Cells of one row; a cell's folder is `seed-N/ids-FIRST`."""
+    """Cells of one row: where the attack has a study `study/seed-N`, then `seed-N/ids-FIRST`."""
     wanted, row = stage.params, stage.params.rows[stage.row or ""]
-    shared = {"attack": row.attack, "knobs": wanted.attacks[row.attack], "seed": wanted.seed}
-    shared["device"] = str(resolve(stage.cost.device))
+    knobs = wanted.knobs(row)
+    kind: Any = plugin.find("inversion", row.attack)
+    shared = {"attack": row.attack, "seed": wanted.seed, "device": str(resolve(stage.cost.device))}
     stage.events.tags({"attack": row.attack, "victim": row.victim, "prior": row.prior})
-    prior = stage.path("prior") / "model"
+    inputs = {
+        seed: {"victim": stage.path("victim") / f"seed-{seed}", "prior": stage.path("prior") / "model"}
+        for seed in row.seeds
+    }
+    if hasattr(kind, "study"):
+        public, learnt = {"data": stage.path("data")}, {k: v for k, v in knobs.items() if k in kind.learns}
+        studies = [
+            Cell(f"{STUDY}/seed-{seed}", "tasks.invert:study", {**shared, "knobs": learnt}, {**own, **public})
+            for seed, own in inputs.items()
+        ]
+        for seed, folder in zip(row.seeds, stage.cells(studies).values(), strict=True):
+            inputs[seed]["study"] = folder
     work = []
-    for seed in row.seeds:
-        victim = stage.path("victim") / f"seed-{seed}"
-        for part in _chunks(_targets(wanted, checkpoint.read_card(victim)), wanted.identities_a_cell):
-            name = f"seed-{seed}/ids-{part[0]:05d}"
-            inputs = {"victim": victim, "prior": prior}
-            work.append(Cell(name, "tasks.invert:attack", {**shared, "identities": part}, inputs))
+    for seed, own in inputs.items():
+        for part in _chunks(_targets(wanted, checkpoint.read_card(own["victim"])), wanted.identities_a_cell):
+            kwargs = {**shared, "knobs": knobs, "identities": part}
+            work.append(Cell(f"seed-{seed}/ids-{part[0]:05d}", "tasks.invert:attack", kwargs, own))
     stage.cells(work)
     _picture(stage, row.seeds)
 
@@ -120,4 +184,4 @@ def _chunks(items: list[int], size: int) -> list[list[int]]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(launch(run, ["victim", "prior"], Invert))
+    raise SystemExit(launch(run, ["data", "victim", "prior"], Invert))

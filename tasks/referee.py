@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipriv import stats
-from mipriv.attacks.rows import in_chunks
+from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.metrics.inversion import hits, knn_distance
 from mipriv.models.classifiers import Classifier

@@ -3,7 +3,7 @@
 import torch
 
 from mipriv import draws
-from mipriv.attacks.rows import Rows
+from mipriv.attacks.search.rows import Rows
 
 
 def test_a_key_gives_the_same_draws_and_no_other_key_does() -> None:

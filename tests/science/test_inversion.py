@@ -7,14 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from mipriv import plugin
-from mipriv.attacks import rows as engine
-from mipriv.attacks.inversion import Reconstructions
+from mipriv.attacks.inversion import Reconstructions, offer
 from mipriv.attacks.inversion.gmi import GMI
-from mipriv.attacks.inversion.ppa import PPA, poincare
-from mipriv.attacks.rows import Rows
+from mipriv.attacks.inversion.ppa import PPA
+from mipriv.attacks.search import rows as engine
+from mipriv.attacks.search.identity import LOSSES, poincare
+from mipriv.attacks.search.rows import Rows
+from mipriv.data.augment import Augment
 from mipriv.errors import InputError
 from mipriv.models.classifiers import Classifier
 from mipriv.models.generators import Generator
+from tests.science.conftest import SHAPE
 
 # Two steps of each attack on the toy victim: the knobs that make it small. A new attack adds a line.
 SMALL = {
@@ -24,11 +27,26 @@ SMALL = {
 ATTACKS = plugin.names("inversion")
 
 
+STUDIED = [name for name in ATTACKS if hasattr(plugin.find("inversion", name), "study")]
+
+
+def public() -> Tensor:
+    """Public images of the toy domain, in float64."""
+    random = torch.Generator().manual_seed(4)
+    return torch.rand(24, *SHAPE, dtype=torch.float64, generator=random)
+
+
 def run(
     name: str, victim: nn.Module, prior: Generator, targets: list[int], **knobs: object
 ) -> Reconstructions:
+    """The attack on what its access grants, after its study where it has one; queries of the call alone."""
     attack = plugin.load("inversion", name, **{**SMALL[name], **knobs})
-    found: Reconstructions = attack(victim, prior, torch.tensor(targets), seed=11)
+    handed, known = offer(victim, attack.access), {}
+    if name in STUDIED:
+        known = {"knowledge": attack.study(handed, prior, public(), seed=7).knowledge}
+        if isinstance(victim, Counting):
+            victim.seen = 0
+    found: Reconstructions = attack(handed, prior, torch.tensor(targets), seed=11, **known)
     return found
 
 
@@ -178,3 +196,41 @@ def test_ppa_refuses_impossible_counts(knobs: dict[str, int]) -> None:
 
 def test_keep_best_breaks_ties_by_place() -> None:
     assert engine.keep_best(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 3).tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_identity_loss_is_its_formula_row_by_row(name: str) -> None:
+    logits = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 3, 1, 2, 3])
+    for row, label, found in zip(logits.tolist(), labels.tolist(), LOSSES[name](logits, labels), strict=True):
+        others = [value for place, value in enumerate(row) if place != label]
+        expected = {
+            "cross_entropy": math.log(sum(math.exp(value) for value in row)) - row[label],
+            "max_margin": max(others) - row[label],
+            "logit": -row[label],
+        }
+        if name in expected:  # the distance of Poincaré has a test of its own
+            assert found.item() == pytest.approx(expected[name], rel=1e-12)
+
+
+@pytest.mark.parametrize("access", ["scores", "labels"])
+def test_a_query_answers_with_what_is_granted_and_nothing_else(access: str, victim: Classifier) -> None:
+    images = torch.rand(3, *SHAPE, dtype=torch.float64, requires_grad=True)
+    victim.train()
+    victim.trunk.eval()
+    modes = [module.training for module in victim.modules()]
+    answer = offer(victim, access)(images)  # type: ignore[arg-type, operator]
+    assert [module.training for module in victim.modules()] == modes
+    logits = victim.eval()(images)
+    wanted = logits.softmax(1) if access == "scores" else logits.argmax(1)
+    assert torch.equal(answer, wanted) and not answer.requires_grad
+
+
+def test_ppa_averages_the_gradient_over_its_views(victim: Classifier, prior: Generator) -> None:
+    """With views that change nothing the average is one view's; with random ones it is not."""
+    still = Augment(flip=0.0)
+    one, four = (run("ppa", victim, prior, [1], views=v, view=still).latents for v in (1, 4))
+    assert torch.allclose(one, four, atol=1e-10)
+    moving = Augment(flip=0.5, area=(0.5, 1.0))
+    one, four = (run("ppa", victim, prior, [1], views=v, view=moving).latents for v in (1, 4))
+    assert not torch.allclose(one, four, atol=1e-6)

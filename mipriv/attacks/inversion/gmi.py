@@ -1,15 +1,14 @@
 """Generative Model Inversion (Zhang et al., "The Secret Revealer", CVPR 2020)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mipriv.attacks import rows as engine
-from mipriv.attacks.inversion import Progress, Reconstructions
-from mipriv.attacks.rows import Rows
-from mipriv.errors import InputError
+from mipriv.attacks.inversion import Access, Progress, Reconstructions
+from mipriv.attacks.search import rows as engine
+from mipriv.attacks.search.identity import cross_entropy
+from mipriv.attacks.search.latents import PointSearch
 from mipriv.models.generators import Generator
 
 
@@ -39,12 +38,10 @@ class GMI:
     clip: float = 1.0
     chunk: int = 300
 
+    access: ClassVar[Access] = "weights"
+
     def __post_init__(self) -> None:
-        for name in ("restarts", "steps", "chunk"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: {getattr(self, name)}; allowed: 1 or more")
-        if self.clip <= 0:
-            raise InputError(f"clip: {self.clip}; allowed: above 0")
+        self._search()
 
     def __call__(
         self,
@@ -55,44 +52,19 @@ class GMI:
         seed: int,
         progress: Progress | None = None,
     ) -> Reconstructions:
-        """See `WhiteBoxInversion`; images are ordered by the cross-entropy that they reached."""
-        weight = next(victim.parameters())
-        rows = Rows.of(identities, self.restarts, seed)
-        labels = rows.identity.to(weight.device)
-        start = rows.normal(prior.latent_dim, name="start").to(weight).clamp(-self.clip, self.clip)
+        """See `Inversion`; images are ordered by the cross-entropy that they reached."""
 
-        def objective(z: Tensor, chunk: Tensor, step: int) -> Tensor:
-            images = prior(z)
-            identity = F.cross_entropy(victim(images), labels[chunk.to(labels.device)], reduction="none")
+        def objective(z: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+            identity = cross_entropy(victim(images), labels)
             return self.identity_weight * identity - self.realism_weight * prior.realism(z, images)
 
-        def nesterov(z: Tensor) -> torch.optim.Optimizer:
-            return torch.optim.SGD([z], self.lr, self.momentum, nesterov=self.momentum > 0)
+        def belief(images: Tensor, labels: Tensor) -> Tensor:
+            return -cross_entropy(victim(images), labels)
 
         with engine.attacked(victim, prior):
-            z = engine.descend(
-                start,
-                objective,
-                nesterov,
-                steps=self.steps,
-                chunk=self.chunk,
-                bound=lambda z: z.clamp(-self.clip, self.clip),
-                progress=progress,
-            )
-            images = engine.in_chunks(prior, z, self.chunk)
-            begun = engine.in_chunks(prior, start, self.chunk)
-            belief = engine.in_chunks(lambda x: victim(x).log_softmax(1), images, self.chunk)
-        shape = (len(identities), self.restarts)
-        scores = belief.gather(1, labels[:, None]).view(shape)
-        order = engine.keep_best(scores, self.restarts)
-        rank = (
-            order.flatten()
-            + torch.arange(shape[0], device=order.device).repeat_interleave(shape[1]) * shape[1]
-        )
-        return Reconstructions(
-            images[rank].unflatten(0, shape),
-            begun[rank].unflatten(0, shape),
-            z[rank].unflatten(0, shape),
-            scores.gather(1, order),
-            len(z) * (self.steps + 1),
-        )
+            found = self._search()(prior, identities, objective, belief, seed=seed, progress=progress)
+        queries = found.steps + found.scores.numel()
+        return Reconstructions(found.images, found.start, found.latents, found.scores, queries)
+
+    def _search(self) -> PointSearch:
+        return PointSearch(self.restarts, self.steps, self.lr, self.momentum, self.clip, self.chunk)

@@ -2,40 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mipriv import draws
-from mipriv.attacks import rows as engine
-from mipriv.attacks.inversion import Progress, Reconstructions
-from mipriv.attacks.rows import Rows
+from mipriv.attacks.inversion import Access, Progress, Reconstructions
+from mipriv.attacks.search import rows as engine
+from mipriv.attacks.search.identity import poincare
+from mipriv.attacks.search.rows import Rows
 from mipriv.data.augment import Augment, mirrored
 from mipriv.errors import InputError
 from mipriv.models.generators import Generator
-
-
-def poincare(logits: Tensor, labels: Tensor) -> Tensor:
-    """Poincaré distance of L1-normalised logits to the (nearly) one-hot target, one a row.
-
-    arccosh(1 + 2 |u - v|^2 / ((1 - |u|^2)(1 - |v|^2))) with u = logits / |logits|_1 and v = onehot - 1e-4
-    (Struppek et al. 2022, eq. 5). Computed in float32 or wider.
-
-    Args:
-        logits: [r, K].
-        labels: [r] int64.
-
-    Returns:
-        [r].
-    """
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    u = logits.to(wide)
-    u = u / u.abs().sum(1, keepdim=True)
-    v = torch.nn.functional.one_hot(labels, logits.shape[1]).to(wide) - 1e-4
-    # A logit that takes the whole L1 norm puts u on the boundary of the ball, where the distance is infinite.
-    room = (1 - u.square().sum(1)).clamp(min=1e-6)
-    gap = 2 * (u - v).square().sum(1) / (room * (1 - v.square().sum(1)))
-    return torch.acosh(1 + gap)
 
 
 @dataclass(frozen=True)
@@ -51,6 +30,8 @@ class PPA:
         lr: of Adam.
         betas: of Adam.
         view: random view of every row at every step.
+        views: of them whose losses a step averages; more than one is the transform-averaged gradient of an
+            adaptive attacker, at as many times the cost.
         keep: images an identity that the final selection leaves.
         final_views: random views that the final selection averages over.
         final_view: what they are.
@@ -62,17 +43,20 @@ class PPA:
     steps: int = 50
     lr: float = 0.005
     betas: tuple[float, float] = (0.1, 0.1)
+    views: int = 1
     view: Augment = field(default_factory=lambda: Augment(flip=0.0, area=(0.9, 1.0)))
     keep: int = 50
     final_views: int = 100
     final_view: Augment = field(default_factory=lambda: Augment(flip=0.5, area=(0.5, 0.9), ratio=(0.8, 1.2)))
     chunk: int = 200
 
+    access: ClassVar[Access] = "weights"
+
     def __post_init__(self) -> None:
         for few, many in (("candidates", "samples"), ("keep", "candidates")):
             if not 1 <= getattr(self, few) <= getattr(self, many):
                 raise InputError(f"{few}: {getattr(self, few)}; allowed: 1 to {many} ({getattr(self, many)})")
-        for name in ("steps", "final_views", "chunk"):
+        for name in ("steps", "views", "final_views", "chunk"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: 1 or more")
 
@@ -85,13 +69,12 @@ class PPA:
         seed: int,
         progress: Progress | None = None,
     ) -> Reconstructions:
-        """See `WhiteBoxInversion`."""
-        weight = next(victim.parameters())
+        """See `Inversion`."""
         with engine.attacked(victim, prior):
-            pool = draws.normal((self.samples, prior.latent_dim), seed, "pool").to(weight)
-            pool = prior.bound(pool)
+            noise = draws.normal((self.samples, prior.noise_dim), seed, "pool").to(prior.like)
+            pool = engine.in_chunks(prior.begin, noise, self.chunk)
             confidence = engine.in_chunks(lambda z: self._confidence(victim, prior(z)), pool, self.chunk)
-            best = engine.keep_best(confidence.T[identities.to(weight.device)], self.candidates)
+            best = engine.keep_best(confidence.T[identities.to(pool.device)], self.candidates)
             start = pool[best.flatten()]
             rows = Rows.of(identities, self.candidates, seed)
             z = self._optimise(victim, prior, start, rows, progress)
@@ -105,7 +88,7 @@ class PPA:
             begun = engine.in_chunks(
                 prior, start.view(*shape[:1], self.candidates, -1)[:, : self.keep].flatten(0, 1), self.chunk
             )
-        queries = 2 * self.samples + len(z) * (self.steps + self.final_views)
+        queries = 2 * self.samples + len(z) * (self.steps * self.views + self.final_views)
         return Reconstructions(
             images.unflatten(0, shape),
             begun.unflatten(0, shape),
@@ -124,11 +107,12 @@ class PPA:
         self, victim: nn.Module, prior: Generator, start: Tensor, rows: Rows, progress: Progress | None
     ) -> Tensor:
         labels = rows.identity.to(start.device)
-        views = rows.uniform(self.steps, Augment.DRAWS, name="views")
+        views = rows.uniform(self.steps, self.views, Augment.DRAWS, name="views")
 
         def objective(z: Tensor, chunk: Tensor, step: int) -> Tensor:
-            seen = self.view(prior(z), views[chunk, step])
-            return poincare(victim(seen), labels[chunk.to(labels.device)])
+            images, targets = prior(z), labels[chunk.to(labels.device)]
+            seen = [self.view(images, views[chunk, step, i]) for i in range(self.views)]
+            return torch.stack([poincare(victim(view), targets) for view in seen]).mean(0)
 
         adam: Callable[[Tensor], torch.optim.Optimizer] = lambda z: torch.optim.Adam([z], self.lr, self.betas)  # noqa: E731
         return engine.descend(

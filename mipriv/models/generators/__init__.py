@@ -3,6 +3,7 @@
 Each module here is a plug-in: `build` makes an untrained generator, `fit` learns it.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +17,20 @@ class Generator(nn.Module):
     """Latents to images; what an inversion searches in."""
 
     latent_dim: int
+
+    @property
+    def noise_dim(self) -> int:
+        """Width of the standard normal noise that `begin` takes."""
+        return self.latent_dim
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the device and of the dtype that latents have to have."""
+        return next(itertools.chain(self.parameters(), self.buffers()))
+
+    def begin(self, noise: Tensor) -> Tensor:
+        """Where a search begins: latents [n, latent_dim] of standard normal noise [n, noise_dim]."""
+        return self.bound(noise)
 
     def forward(self, z: Tensor) -> Tensor:
         """Images [n, C, H, W] in [0, 1] of latents [n, latent_dim]."""
