@@ -33,7 +33,9 @@ def import_trunk(model: Classifier, weights: str) -> None:
         source = read_state_dict(_deep_sort_file())
     else:
         source = _torchvision_state(weights.removeprefix(TORCHVISION))
-    fill(model.trunk, _in_order(model.trunk, source, weights), weights)
+    part = model.trunk.get_submodule(model.published)
+    inside = {name: tensor for name, tensor in source.items() if name.startswith(model.published)}
+    fill(part, _in_order(part, inside, weights), weights)
 
 
 def refuse_unknown(weights: str) -> None:

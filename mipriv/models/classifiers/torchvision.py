@@ -55,7 +55,7 @@ class TorchVision:
 
 def _one_output(net: nn.Module) -> None:
     """Take auxiliary classifiers out of a network of the Inception family, and have it shift its input."""
-    if not hasattr(net, "transform_input"):
+    if not isinstance(net, torchvision.models.Inception3 | torchvision.models.GoogLeNet):
         return
     net.aux_logits = False
     net.transform_input = True

@@ -1,4 +1,4 @@
-"""VGG16 with batch normalisation (Simonyan and Zisserman, ICLR 2015) as the 64x64 inversion studies use it."""
+"""VGG16 with batch normalisation (Simonyan and Zisserman, ICLR 2015) as 64x64 inversion studies use it."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,11 @@ PLAN = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # (multiple of the width, convo
 class VGG16Face:
     """torchvision's VGG16-BN features, flattened, normalised, under a linear head (Zhang et al., CVPR 2020).
 
-    `trunk.features.N` is torchvision's `features.N`; a cut names the batch normalisation that ends a
-    convolution's layers (to freeze up to the activation 26, name 25). The last normalisation's bias
-    stays zero and frozen. Images are taken as they are, in [0, 1]; one grey channel is repeated to
-    three. With 64x64 images and 1,000 classes: 16.78M parameters, 13.86M behind `trunk.features.25`.
+    `trunk.features.N` is torchvision's `features.N`; published weights fill these alone. A cut names the
+    batch normalisation that ends a convolution's layers (to freeze up to the activation 26, name 25). The
+    last normalisation's bias stays zero and frozen. Images are taken as they are, in [0, 1]; one grey
+    channel is repeated to three. With 64x64 images and 1,000 classes: 16.78M parameters, 13.86M behind
+    the cut `trunk.features.25`.
 
     Attributes:
         width: channels of the first stage; the others are 2, 4, 8 and 8 times as wide.
@@ -35,7 +36,9 @@ class VGG16Face:
         _, height, width = image_shape
         halvings = 2 ** len(PLAN)
         if min(height, width) < halvings:
-            raise InputError(f"vgg16_face: images of {height}x{width}; allowed: at least {halvings}x{halvings}")
+            raise InputError(
+                f"vgg16_face: images of {height}x{width}; allowed: at least {halvings}x{halvings}"
+            )
         layers: list[nn.Module] = []
         channels = 3
         for multiple, depth in PLAN:
@@ -53,7 +56,9 @@ class VGG16Face:
         trunk.add_module("flatten", nn.Flatten())
         trunk.add_module("norm", norm)
         as_it_is = Normalise((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        return Classifier(trunk, nn.Linear(flat, num_classes), as_it_is)
+        model = Classifier(trunk, nn.Linear(flat, num_classes), as_it_is)
+        model.published = "features"
+        return model
 
 
 @torch.no_grad()
