@@ -82,9 +82,10 @@ def check(values: Mapping[str, Any]) -> None:
 
 def _data(wanted: Parameters) -> int:
     """Private people, once the source is known to have as many images of as many people as are asked for."""
-    labels = [record.label for record in wanted.prepare.records(Path.cwd())]
+    records = wanted.prepare.records(Path.cwd())
+    labels = [record.label for record in records]
     try:
-        splits = plan_splits(labels, wanted.prepare.split)
+        splits = plan_splits(labels, wanted.prepare.split, [record.pool for record in records])
     except InputError as error:  # it names the key itself
         raise InputError(f"{params.FILE}: {error}") from error
     return len({labels[i] for i in splits["private/train"]})

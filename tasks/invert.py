@@ -82,9 +82,7 @@ def study(
         events.metrics({k: v for k, v in line.items() if k != "step"}, step=int(line["step"]))
     events.metric("study_queries", learnt.queries)
     weights.save(learnt.knowledge, out / KNOWLEDGE)
-    _facts(
-        out, {"attack": attack, "queries": learnt.queries, "seed": seed, "environment": environment(where)}
-    )
+    _facts(out, attack, learnt.queries, seed, where)
 
 
 def attack(

@@ -95,7 +95,8 @@ def run(stage: Stage[Prepare]) -> None:
         wanted.brought(stage.root, wanted.remote, progress) as source,
     ):
         records = source.records()
-        splits = plan_splits([record.label for record in records], wanted.split)
+        labels, pools = zip(*((record.label, record.pool) for record in records), strict=True)
+        splits = plan_splits(labels, wanted.split, pools)
         images.write(stage.out, source, records, wanted.transform, progress.part("images"))
         digests = [source.digest(record) for record in records]
     manifest = Manifest.build(wanted.source, wanted.knobs, records, digests, splits, wanted.transform)

@@ -50,7 +50,9 @@ class SplitPlan:
                 raise InputError(f"prepare.split.{field.name}: {value!r}; allowed: {allowed}")
 
 
-def plan_splits(labels: Sequence[str], plan: SplitPlan) -> dict[str, Indices]:
+def plan_splits(
+    labels: Sequence[str], plan: SplitPlan, pools: Sequence[str | None] | None = None
+) -> dict[str, Indices]:
     """Draw the splits: sorted int64 indices into `labels` under each name of `SPLITS`.
 
     No person is both public and private, no image is in two splits, and every private person has the same
@@ -62,12 +64,13 @@ def plan_splits(labels: Sequence[str], plan: SplitPlan) -> dict[str, Indices]:
     Args:
         labels: the person on each image.
         plan: how many of each.
+        pools: for each image the only pool that its person may serve in, or None for either.
 
     Raises:
-        InputError: more people than there are, or a person with too few images.
+        InputError: more people than there are, a person with too few images, or one in two pools.
     """
     images = _images_of_each(labels)
-    public, private = _draw_people(sorted(images, key=natural), plan)
+    public, private = _draw_people(sorted(images, key=natural), plan, _pool_of_each(labels, pools))
     parts: dict[str, list[Indices]] = {name: [] for name in SPLITS}
     for person in public:
         own = _shuffled(images[person], person, plan.public_validation + 1, plan.seed)
@@ -91,20 +94,34 @@ def _images_of_each(labels: Sequence[str]) -> dict[str, Indices]:
     return {label: np.array(indices, dtype=np.int64) for label, indices in images.items()}
 
 
-def _draw_people(people: list[str], plan: SplitPlan) -> tuple[list[str], list[str]]:
+def _pool_of_each(labels: Sequence[str], pools: Sequence[str | None] | None) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for label, pool in zip(labels, pools or [None] * len(labels), strict=True):
+        if found.setdefault(label, pool) != pool:
+            raise InputError(f"source: {label!r} is in two pools; allowed: public or private, one of them")
+    return found
+
+
+def _draw_people(
+    people: list[str], plan: SplitPlan, pools: Mapping[str, str | None]
+) -> tuple[list[str], list[str]]:
     """Public people from the front of one permutation, private ones from its back."""
-    left = len(people) - plan.public
-    if left < 0:
-        raise InputError(
-            f"prepare.split.public: {plan.public} people; allowed: at most {len(people)}, all there are"
-        )
-    private = left if plan.private is None else plan.private
-    if private > left:
-        are = f"the {left} that are not public, of {len(people)}"
-        raise InputError(f"prepare.split.private: {private} people; allowed: at most {are}")
     order = np.random.Generator(np.random.PCG64(plan.seed)).permutation(len(people))
     drawn = [people[i] for i in order]
-    return drawn[: plan.public], drawn[len(people) - private :]
+    # Those who can serve in no other pool first: they leave the most for the other.
+    may = [person for pool in ("public", None) for person in drawn if pools[person] == pool]
+    if plan.public > len(may):
+        raise InputError(
+            f"prepare.split.public: {plan.public} people; allowed: at most {len(may)}, all there are"
+        )
+    public = may[: plan.public]
+    taken = set(public)
+    left = [person for person in drawn if pools[person] in (None, "private") and person not in taken]
+    private = len(left) if plan.private is None else plan.private
+    if private > len(left):
+        are = f"the {len(left)} that are not public, of {len(people)}"
+        raise InputError(f"prepare.split.private: {private} people; allowed: at most {are}")
+    return public, left[len(left) - private :]
 
 
 def _shuffled(images: Indices, person: str, needed: int, seed: int) -> Indices:

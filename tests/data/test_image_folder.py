@@ -1,6 +1,7 @@
 """A folder that somebody else made: what is found in it, and what is refused."""
 
 import os
+import shutil
 import struct
 import threading
 import zlib
@@ -202,3 +203,14 @@ def test_tables_that_do_not_fit_are_refused(faces, text, message):
 
 def test_a_missing_table_is_refused(faces):
     assert "not a readable CSV file" in refusal(faces, attributes=str(faces / "absent.csv"))
+
+
+def test_pools_are_the_folders_right_below_root(faces: Path, tmp_path: Path) -> None:
+    root = tmp_path / "pools"
+    shutil.copytree(faces / "p1", root / "public" / "p1")
+    shutil.copytree(faces / "p2", root / "private" / "p2")
+    records = ImageFolder(str(root), pools=True).records()
+    assert {(record.label, record.pool) for record in records} == {("p1", "public"), ("p2", "private")}
+    shutil.copytree(faces / "p10", root / "secret" / "p10")
+    with pytest.raises(InputError, match=r"allowed: root/public\|private/CLASS/IMAGE"):
+        ImageFolder(str(root), pools=True).records()

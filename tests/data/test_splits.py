@@ -159,3 +159,30 @@ def test_splits_from_elsewhere_are_refused_unless_they_keep_the_promises():
     assert "split 'private/test': an index outside 0 to 4" in refused(private_test=[5])
     assert "split 'private/test': an index outside 0 to 4" in refused(private_test=[-1])
     assert "allowed: exactly" in refused(private_extra=[4])
+
+
+def test_who_is_in_a_pool_of_the_source_serves_in_no_other():
+    labels = labels_of(9, 6)
+    pools = [{"p0": "public", "p1": "public", "p2": "private", "p3": "private"}.get(p) for p in labels]
+    for seed in range(20):
+        splits = plan_splits(labels, replace(PLAN, public=4, private=4, seed=seed), pools)
+        public, private = ({labels[i] for name in names for i in splits[name]} for names in (PUBLIC, PRIVATE))
+        assert len(public) == len(private) == 4 and not public & private
+        assert not public & {"p2", "p3"} and not private & {"p0", "p1"}
+
+
+def test_pools_of_a_source_bound_how_many_there_are():
+    labels = labels_of(4, 6)
+    pools = ["public" if label < "p2" else "private" for label in labels]
+    with pytest.raises(InputError, match=r"public: 3 people; allowed: at most 2"):
+        plan_splits(labels, replace(PLAN, public=3, private=1), pools)
+    with pytest.raises(InputError, match=r"private: 3 people; allowed: at most the 2"):
+        plan_splits(labels, replace(PLAN, public=1, private=3), pools)
+    with pytest.raises(InputError, match="'p0' is in two pools"):
+        plan_splits(labels, PLAN, ["public", "private", *pools[2:]])
+
+
+def test_without_pools_nothing_changes():
+    labels = labels_of(9, 6)
+    one, two = plan_splits(labels, PLAN), plan_splits(labels, PLAN, [None] * len(labels))
+    assert all(np.array_equal(one[name], two[name]) for name in SPLITS)

@@ -19,11 +19,13 @@ class Record:
         path: its name within the source, with forward slashes: the same wherever the source lies.
         label: name of its class or person.
         attributes: figures known of it; the same names, in the same order, for every record of a source.
+        pool: the only one that its person may serve in, `public` or `private`; None where the splits decide.
     """
 
     path: str
     label: str
     attributes: Mapping[str, float]
+    pool: str | None = None
 
 
 class Source(Protocol):

@@ -14,6 +14,7 @@ from mipriv.data.files import expand, read_image, sha256
 from mipriv.data.sources import Record, natural
 from mipriv.errors import InputError
 
+POOLS = ("public", "private")
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -28,11 +29,14 @@ class ImageFolder:
         root: the folder of class folders.
         attributes: CSV file with a column ``file`` (path below `root`) and otherwise finite numbers; every
             image needs a row, a row needs no image.
+        pools: whether class folders lie in folders ``public`` and ``private`` right below `root`, which then
+            says who is in which pool.
         max_pixels: images whose header claims more are refused before they are decoded.
     """
 
     root: str
     attributes: str | None = None
+    pools: bool = False
     max_pixels: int = 64_000_000
 
     def records(self) -> list[Record]:
@@ -64,11 +68,20 @@ class ImageFolder:
         if not paths:
             allowed = " ".join(sorted(EXTENSIONS))
             raise InputError(f"source image_folder, root: no image in {root!r}; allowed: {allowed}")
-        for path in paths:
-            if "/" not in path:
-                raise InputError(f"{f'{root}/{path}'!r}: in no class folder; allowed: root/CLASS/IMAGE")
+        places = [self._place(path, root) for path in paths]
         table = self._attributes(paths)
-        return [Record(path, path.split("/")[0], table[path]) for path in paths]
+        return [
+            Record(path, label, table[path], pool) for path, (label, pool) in zip(paths, places, strict=True)
+        ]
+
+    def _place(self, path: str, root: str) -> tuple[str, str | None]:
+        """The class and the pool of an image."""
+        folders = path.split("/")[:-1]
+        pool = folders.pop(0) if self.pools and folders else None
+        if not folders or (self.pools and pool not in POOLS):
+            allowed = f"root/{'|'.join(POOLS)}/CLASS/IMAGE" if self.pools else "root/CLASS/IMAGE"
+            raise InputError(f"{f'{root}/{path}'!r}: in no class folder; allowed: {allowed}")
+        return folders[0], pool
 
     def _root(self) -> Path:
         return expand(self.root, "source image_folder, root")
