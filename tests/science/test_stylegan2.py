@@ -173,6 +173,36 @@ def test_lazy_penalties_correct_the_optimiser() -> None:
     assert judge["betas"] == (0.0, pytest.approx(0.99 ** (16 / 17)))
 
 
+def test_penalties_fall_due_lazily_and_weigh_for_the_steps_between(
+    public: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gamma / 2 times the mean squared slope, times the steps until the next (section 2.1)."""
+    losses: list[float] = []
+    monkeypatch.setattr(stylegan2, "_update", lambda _, loss: losses.append(loss.item()) or 0.0)
+    plan = StyleGAN2(**{**BRIEF, "r1_every": 3, "path_length_every": 2}, r1=7.0)
+    training = stylegan2._Training(plan, plan.build(SHAPE), random())
+    counts = []
+    for step in range(7):
+        losses.clear()
+        row = training.step(public, step)
+        counts.append(len(losses))
+        assert ("r1" in row) == (step % 3 == 0) and ("path_length" in row) == (step % 2 == 0)
+        if "r1" in row:
+            assert losses[1] == pytest.approx(7 / 2 * 3 * row["r1"])
+    assert counts == [4, 2, 3, 3, 3, 2, 4]
+
+
+def test_every_style_is_read_and_the_last_by_the_last_image_alone() -> None:
+    model = tiny().requires_grad_(False)
+    styles = normal(1, model.synthesis.styles, 6).requires_grad_()
+    (slope,) = torch.autograd.grad(model.synthesis(styles).square().sum(), styles)
+    assert (slope.abs().sum((0, 2)) > 0).all()
+    other = styles.detach().clone()
+    other[:, -1] += 1
+    model.synthesis.images[-1].conv.weight.zero_()
+    assert torch.equal(model.synthesis(styles), model.synthesis(other))
+
+
 def test_fit_is_a_function_of_its_seed(public: Tensor) -> None:
     plan = StyleGAN2(**BRIEF, path_length=0.0)
     one, two, other = (plan.fit(public, seed=seed, device=CPU)[0].state_dict() for seed in (0, 0, 1))
