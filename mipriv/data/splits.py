@@ -23,7 +23,8 @@ class SplitPlan:
 
     Attributes:
         public: people the attacker may train on.
-        private: people the victim is trained on; None for all who are not public.
+        private: people the victim is trained on, drawn among those who have enough images; None for all who
+            are not public, every one of whom must have enough.
         train: images a private person.
         validation: images a private person.
         test: images a private person; -1 for all that remain, of which there must be one.
@@ -59,7 +60,8 @@ def plan_splits(
     number of images in each (all that remain in the test split, where `plan.test` is -1). A person's images
     are known by their order within `labels`, so how people are interleaved does not matter. Where the number
     of private people is given, another number of public ones leaves them as they are; where that of test
-    images is given, another number of training images leaves them as they are.
+    images is given, another number of training images leaves them as they are, if as many people
+    have enough.
 
     Args:
         labels: the person on each image.
@@ -70,7 +72,8 @@ def plan_splits(
         InputError: more people than there are, a person with too few images, or one in two pools.
     """
     images = _images_of_each(labels)
-    public, private = _draw_people(sorted(images, key=natural), plan, _pool_of_each(labels, pools))
+    may = _pool_of_each(labels, pools)
+    public, private = _draw_people(sorted(images, key=natural), plan, may, images)
     parts: dict[str, list[Indices]] = {name: [] for name in SPLITS}
     for person in public:
         own = _shuffled(images[person], person, plan.public_validation + 1, plan.seed)
@@ -79,7 +82,7 @@ def plan_splits(
         parts["public/validation"].append(own[cut:])
     for person in private:
         fixed = plan.train + plan.validation
-        own = _shuffled(images[person], person, fixed + (1 if plan.test == -1 else plan.test), plan.seed)
+        own = _shuffled(images[person], person, _needed(plan), plan.seed)
         cut = fixed if plan.test == -1 else len(own) - plan.test
         parts["private/train"].append(own[: plan.train])
         parts["private/validation"].append(own[cut - plan.validation : cut])
@@ -103,7 +106,7 @@ def _pool_of_each(labels: Sequence[str], pools: Sequence[str | None] | None) -> 
 
 
 def _draw_people(
-    people: list[str], plan: SplitPlan, pools: Mapping[str, str | None]
+    people: list[str], plan: SplitPlan, pools: Mapping[str, str | None], images: Mapping[str, Indices]
 ) -> tuple[list[str], list[str]]:
     """Public people from the front of one permutation, private ones from its back."""
     order = np.random.Generator(np.random.PCG64(plan.seed)).permutation(len(people))
@@ -117,11 +120,19 @@ def _draw_people(
     public = may[: plan.public]
     taken = set(public)
     left = [person for person in drawn if pools[person] in (None, "private") and person not in taken]
-    private = len(left) if plan.private is None else plan.private
+    if plan.private is None:
+        return public, left
+    private, needed = plan.private, _needed(plan)
+    left = [person for person in left if len(images[person]) >= needed]
     if private > len(left):
-        are = f"the {len(left)} that are not public, of {len(people)}"
+        are = f"the {len(left)} with {needed} images that are not public, of {len(people)}"
         raise InputError(f"prepare.split.private: {private} people; allowed: at most {are}")
     return public, left[len(left) - private :]
+
+
+def _needed(plan: SplitPlan) -> int:
+    """Images that a private person must have."""
+    return plan.train + plan.validation + (1 if plan.test == -1 else plan.test)
 
 
 def _shuffled(images: Indices, person: str, needed: int, seed: int) -> Indices:

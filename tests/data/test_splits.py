@@ -105,11 +105,12 @@ def test_other_sizes_leave_the_rest_as_it_is():
         ({"public": 13}, "prepare.split.public: 13 people; allowed: at most 12, all there are"),
         (
             {"private": 10},
-            "prepare.split.private: 10 people; allowed: at most the 9 that are not public, of 12",
+            "private: 10 people; allowed: at most the 9 with 5 images that are not public, of 12",
         ),
-        ({"train": 4}, "has 6 images; needed: 7"),
+        ({"train": 4}, "private: 4 people; allowed: at most the 0 with 7 images that are not public"),
+        ({"train": 4, "private": None}, "has 6 images; needed: 7"),
         ({"public_validation": 6}, "has 6 images; needed: 7"),
-        ({"train": 5, "test": -1}, "has 6 images; needed: 7"),
+        ({"train": 5, "test": -1, "private": None}, "has 6 images; needed: 7"),
     ],
 )
 def test_plans_that_ask_too_much(changed, message):
@@ -186,3 +187,11 @@ def test_without_pools_nothing_changes():
     labels = labels_of(9, 6)
     one, two = plan_splits(labels, PLAN), plan_splits(labels, PLAN, [None] * len(labels))
     assert all(np.array_equal(one[name], two[name]) for name in SPLITS)
+
+
+def test_a_given_number_of_private_people_are_drawn_among_those_with_enough_images():
+    labels = [*labels_of(6, 5), *(f"few{i}" for i in range(6) for _ in range(2))]
+    for seed in range(10):
+        splits = plan_splits(labels, replace(PLAN, public=2, private=3, public_validation=0, seed=seed))
+        people = {labels[i] for name in PRIVATE for i in splits[name]}
+        assert len(people) == 3 and not any(person.startswith("few") for person in people)
