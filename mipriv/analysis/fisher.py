@@ -8,7 +8,7 @@ the labels that are given.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from mipriv import draws, stats
-from mipriv.attacks.rows import attacked, in_chunks
+from mipriv.attacks.search.rows import attacked, in_chunks
 from mipriv.errors import InputError
 from mipriv.models.cut import execution_order
 from mipriv.stats import Figure
@@ -67,7 +67,8 @@ class Information:
 def parts(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows [b, m] of numbers from 0 as parts of their sum; a row without any has no parts: zeros."""
     total = means.sum(1, keepdims=True)
-    return np.divide(means, total, out=np.zeros_like(means), where=total > 0)
+    found: NDArray[np.float64] = np.divide(means, total, out=np.zeros_like(means), where=total > 0)
+    return found
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ def _cotangents(logits: Tensor, labels: Tensor, loss: Loss) -> Tensor:
         if losses.shape != flat.shape[:1]:
             raise InputError(f"loss: shape {tuple(losses.shape)}; allowed: one a row, ({len(flat)},)")
         (found,) = torch.autograd.grad(losses.sum(), flat)
-    return found.unflatten(0, labels.shape)
+    cotangents: Tensor = found.unflatten(0, labels.shape)
+    return cotangents
 
 
 def _squares(model: nn.Module, owned: Sequence[Sequence[str]]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -198,16 +200,18 @@ def _squares(model: nn.Module, owned: Sequence[Sequence[str]]) -> Callable[[Tens
             found: Tensor = functional_call(model, {**weights, **parameters}, (image[None],))
             return found[0]
 
-        _, pull = vjp(logits, asked)
+        pull: Any = vjp(logits, asked)[1]
 
         def of_label(cotangent: Tensor) -> Tensor:
             (gradient,) = pull(cotangent)
             squares = {name: part.double().square().sum() for name, part in gradient.items()}
             return torch.stack([torch.stack([squares[name] for name in names]).sum() for names in owned])
 
-        return vmap(of_label)(cotangents)
+        found: Tensor = vmap(of_label)(cotangents)
+        return found
 
-    return vmap(of_image)
+    batched: Callable[[Tensor, Tensor], Tensor] = vmap(of_image)
+    return batched
 
 
 def _batched(
