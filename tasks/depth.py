@@ -21,10 +21,7 @@ def depth(scores: Sequence[Score]) -> bytes:
     """Mean-normalised scores of one victim: a column a group of layers, a row a kind, a curve a task."""
     groups = [group for group in GROUPS if any(score.group == group for score in scores)]
     kinds = list(dict.fromkeys(score.kind for score in scores))
-    # Names of rows are the user's, not mathematics.
-    with matplotlib.rc_context(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
-    ):
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         size = (5.5 * len(groups), 3 * len(kinds) + 0.5)
         figure = Canvas(figsize=size, dpi=150, layout="constrained")
         grid = figure.subplots(len(kinds), len(groups), sharex=True, sharey=True, squeeze=False)

@@ -24,7 +24,7 @@ from mipriv import stats
 from mipriv.analysis.fisher import Fisher, Information, Layer, parts
 from mipriv.attacks.search.identity import LOSSES, cross_entropy
 from mipriv.data.dataset import Dataset
-from mipriv.device import environment, place, resolve
+from mipriv.device import environment, resolve
 from mipriv.models import checkpoint
 from mipriv.plugin import one_of
 from tasks import invert
@@ -93,7 +93,7 @@ def information(
     """Cell: Fisher information of every image and layer, for both tasks and of both kinds."""
     where = torch.device(device)
     one_of(loss, LOSSES, "params.yaml: fisher.loss")
-    model = place(checkpoint.load_classifier(inputs["victim"]), where)
+    model = checkpoint.load_classifier(inputs["victim"]).to(where)
     validation = Dataset.open(inputs["data"]).split("private/validation")
     asked = {
         CLASSIFICATION: (*_some(*validation, images, CLASSIFICATION), cross_entropy),
