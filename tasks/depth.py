@@ -18,7 +18,10 @@ GROUPS = {"weights": "convolution and linear layers", "normalisation": "normalis
 
 
 def depth(scores: Sequence[Score]) -> bytes:
-    """Mean-normalised scores of one victim: a column a group of layers, a row a kind, a curve a task."""
+    """Mean-normalised scores of one victim: a column a group of layers, a row a kind, a curve a task.
+
+    The tasks have losses of their own, so it is the courses of their curves that compare, not the heights.
+    """
     groups = [group for group in GROUPS if any(score.group == group for score in scores)]
     kinds = list(dict.fromkeys(score.kind for score in scores))
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
