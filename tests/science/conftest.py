@@ -10,6 +10,20 @@ from mipriv.models.generators.eigenfaces import Eigenfaces
 
 SHAPE = (1, 16, 16)
 CLASSES = 6
+# Knobs of the published architectures at a toy size, for tests that build every classifier.
+IR = {"depths": [1, 1, 1, 1], "width": 4, "embedding": 8}
+TOY = {
+    "vgg16_face": {"width": 2},
+    "ir152": IR,
+    "facenet64": IR,
+    "facenet112": {**IR, "input_size": 32},
+}
+
+
+@pytest.fixture
+def toy() -> dict[str, dict[str, object]]:
+    """Knobs that make a big architecture small, by its name; others are built as they are."""
+    return TOY
 
 
 @pytest.fixture

@@ -32,8 +32,10 @@ def test_execution_order_is_not_registration_order() -> None:
 
 
 @pytest.mark.parametrize("arch", [n for n in plugin.names("classifier") if n != "torchvision"])
-def test_every_architecture_is_covered_and_ends_with_its_head(arch: str) -> None:
-    model = build(plugin.load("classifier", arch), 5, SHAPE, seed=0)
+def test_every_architecture_is_covered_and_ends_with_its_head(
+    arch: str, toy: dict[str, dict[str, object]]
+) -> None:
+    model = build(plugin.load("classifier", arch, **toy.get(arch, {})), 5, SHAPE, seed=0)
     order = cut.execution_order(model, SHAPE)
     assert sum(leaf.parameters for leaf in order) == sum(p.numel() for p in model.parameters())
     assert order[-1].name == "head"

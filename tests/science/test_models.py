@@ -18,13 +18,13 @@ from mipriv.models.generators.eigenfaces import Eigenfaces
 from mipriv.models.generators.gan import GAN
 
 SHAPE = (1, 32, 32)
-ARCHITECTURES = {**{n: {} for n in plugin.names("classifier")}, "torchvision": {"name": "resnet18"}}
+ARCHITECTURES = plugin.names("classifier")
 CPU = torch.device("cpu")
 
 
-def seasoned(name: str, image_shape: tuple[int, int, int]) -> Classifier:
+def seasoned(name: str, image_shape: tuple[int, int, int], knobs: dict[str, object]) -> Classifier:
     """A model whose normalisation has seen data, so that folding has something to fold."""
-    model = build(plugin.load("classifier", name, **ARCHITECTURES[name]), 4, image_shape, seed=0)
+    model = build(plugin.load("classifier", name, **knobs), 4, image_shape, seed=0)
     with torch.no_grad():
         for _ in range(3):
             model(torch.rand(4, *image_shape))
@@ -32,9 +32,11 @@ def seasoned(name: str, image_shape: tuple[int, int, int]) -> Classifier:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_folding_keeps_the_function_and_leaves_the_model(name: str) -> None:
+def test_folding_keeps_the_function_and_leaves_the_model(
+    name: str, toy: dict[str, dict[str, object]]
+) -> None:
     shape = (3, 64, 64) if name == "torchvision" else SHAPE
-    model = seasoned(name, shape)
+    model = seasoned(name, shape, {"name": "resnet18"} if name == "torchvision" else toy.get(name, {}))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     fast, x = folded(model, shape), torch.rand(5, *shape)
     assert torch.allclose(fast(x), model(x), rtol=1e-3, atol=1e-4)
@@ -156,7 +158,7 @@ def test_garbage_and_truncated_weights_are_one_line(tmp_path: Path) -> None:
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
-    model = seasoned("slim_densenet", SHAPE)
+    model = seasoned("slim_densenet", SHAPE, {})
     card = Card("classifier", "slim_densenet", {}, SHAPE, 4, {"seed": 0})
     checkpoint.save(model, card, tmp_path)
     again, x = checkpoint.load_classifier(tmp_path), torch.rand(2, *SHAPE)
@@ -230,6 +232,29 @@ def test_gradient_penalty_by_hand() -> None:
     slope = model.critic[1].weight.norm()
     gap = model.critic(fake).mean() - model.critic(real).mean()
     assert torch.allclose(loss, gap + 10 * (slope - 1) ** 2, atol=1e-5)
+
+
+def test_gan_has_the_size_of_the_published_prior() -> None:
+    """100 -> 4x4x512 -> 64x64x3 through 5x5 transposed convolutions: 5.1M parameters."""
+    with torch.device("meta"):
+        model = GAN().build((3, 64, 64))
+    makers = [*model.stem.parameters(), *model.up.parameters()]
+    kernels = sum(25 * a * b for a, b in [(512, 256), (256, 128), (128, 64), (64, 3)])
+    assert sum(p.numel() for p in makers) == 100 * 512 * 16 + kernels + 3 + 2 * (512 + 256 + 128 + 64)
+    assert round(sum(p.numel() for p in makers) / 1e6, 1) == 5.1
+
+
+@pytest.mark.parametrize("kernel", [4, 5])
+def test_gan_doubles_and_halves_exactly_with_either_kernel(kernel: int) -> None:
+    model = GAN(latent_dim=3, width=2, kernel=kernel).build((1, 32, 32))
+    images = model(torch.randn(2, 3))
+    assert images.shape == (2, 1, 32, 32) and model.realism(torch.zeros(2, 3), images).shape == (2,)
+    assert {m.kernel_size for m in model.modules() if isinstance(m, nn.Conv2d)} == {(kernel, kernel)}
+
+
+def test_gan_refuses_another_kernel() -> None:
+    with pytest.raises(InputError, match="kernel: 3; allowed: 4 or 5"):
+        GAN(kernel=3)
 
 
 @pytest.mark.parametrize("shape", [(1, 48, 48), (1, 32, 64), (3, 4, 4)])

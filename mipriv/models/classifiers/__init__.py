@@ -39,7 +39,12 @@ class Classifier(nn.Module):
         trunk: [n, C, H, W] to [n, d].
         head: [n, d] to [n, K] logits.
         normalise: applied to images in [0, 1] first.
+
+    Attributes:
+        published: the part of the trunk that published weights fill; empty: all of it.
     """
+
+    published: str = ""
 
     def __init__(self, trunk: nn.Module, head: nn.Linear, normalise: nn.Module) -> None:
         super().__init__()
