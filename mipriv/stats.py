@@ -4,6 +4,7 @@ Reconstructions of one identity are not independent, nor are victims of one trai
 is resampled is identities and seeds, never images.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,42 @@ def paired_difference(a: NDArray[np.float64], b: NDArray[np.float64], seed: int 
         reach = proportion(0, values.shape[1]).high
         low, high, method = -reach, reach, "clopper-pearson, either way"
     return Figure(point, low, high, values.shape[1], values.shape[0], method)
+
+
+def of_rows(
+    values: NDArray[np.float64],
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
+    seed: int = 0,
+) -> list[Figure]:
+    """A statistic of the mean row, by the bootstrap over rows (Efron, Annals of Statistics 1979).
+
+    Rows are resampled whole, so that columns stay together and a ratio of them has an interval too.
+
+    Args:
+        values: [n, m], a row an independent unit.
+        statistic: mean rows [b, m] to figures [b, k], row by row; None: the mean row itself.
+        seed: of the resampling.
+
+    Returns:
+        k figures with percentile intervals.
+
+    Raises:
+        InputError: fewer than 2 rows, another shape, or a value that is not finite.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or len(values) < 2 or not np.isfinite(values).all():
+        raise InputError(
+            f"rows: values of shape {values.shape}; allowed: [rows >= 2, columns], finite numbers"
+        )
+    n = len(values)
+    random = np.random.Generator(np.random.PCG64(seed))
+    means = np.concatenate(
+        [values.mean(0)[None], random.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n @ values]
+    )
+    found = means if statistic is None else statistic(means)
+    low, high = np.quantile(found[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    ends = zip(found[0].tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Figure(*figure, n, 1, "bootstrap of rows") for figure in ends]
 
 
 def _bootstrap(values: NDArray[np.float64], seed: int) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mipriv.attacks.inversion import offer
+from mipriv.attacks.search.identity import LOSSES
 from mipriv.data.splits import plan_splits
 from mipriv.defenses import Defense
 from mipriv.errors import InputError
@@ -19,7 +20,7 @@ from mipriv.models import classifiers
 from mipriv.models.classifiers import Classifier
 from mipriv.models.pretrained import refuse_unknown
 from mipriv.plugin import one_of
-from tasks import evaluate, finetune, invert, judge, pretrain, prior
+from tasks import evaluate, finetune, fisher, invert, judge, pretrain, prior
 from tasks import prepare as preparation
 from tasks import report as reporting
 from tasks.engine import params
@@ -40,6 +41,7 @@ class Parameters:
             "prior": prior.Priors,
             "judge": judge.Judges,
             "invert": invert.Invert,
+            "fisher": fisher.Analysis,
             "evaluate": evaluate.Evaluate,
             "report": reporting.Report,
             "cost": params.Cost,
@@ -54,6 +56,7 @@ class Parameters:
         self.prior = params.validate(prior.Priors, values["prior"], "prior")
         self.judge = params.validate(judge.Judges, values["judge"], "judge")
         self.invert = params.validate(invert.Invert, values["invert"], "invert")
+        self.fisher = params.validate(fisher.Analysis, values["fisher"], "fisher")
         self.evaluate = params.validate(evaluate.Evaluate, values["evaluate"], "evaluate")
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.cost = params.validate(params.Cost, values["cost"], "cost")
@@ -78,6 +81,7 @@ def check(values: Mapping[str, Any]) -> None:
     _priors(wanted)
     _judges(wanted)
     _attacks(wanted, people)
+    _analyses(wanted)
 
 
 def _data(wanted: Parameters) -> int:
@@ -159,6 +163,17 @@ def _attacks(wanted: Parameters, people: int) -> None:
     if (wanted.invert.identities or 0) > people:
         asked = f"invert.identities: {wanted.invert.identities}"
         raise InputError(f"{params.FILE}: {asked}; allowed: at most {people}, or null")
+
+
+def _analyses(wanted: Parameters) -> None:
+    one_of(wanted.fisher.loss, LOSSES, f"{params.FILE}: fisher.loss")
+    for name, row in wanted.fisher.rows.items():
+        where = f"fisher.rows.{name}"
+        known(f"{where}.victim", row.victim, wanted.finetune.rows)
+        known(f"{where}.seed", row.seed, wanted.finetune.rows[row.victim].seeds)
+        its = {attack: other for attack, other in wanted.invert.rows.items() if other.victim == row.victim}
+        known(f"{where}.attack", row.attack, its)
+        known(f"{where}.seed", row.seed, its[row.attack].seeds)
 
 
 def known(where: str, name: object, allowed: Any) -> None:

@@ -91,6 +91,7 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
         "evaluate",
         "finetune@none",
         "finetune@tl_dmi-head",
+        "fisher@none",
         "invert@ppa-none",
         "invert@ppa-tl_dmi-head",
     ]

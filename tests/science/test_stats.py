@@ -79,3 +79,31 @@ def test_what_carries_no_interval_is_refused(wrong: np.ndarray) -> None:
 def test_unpaired_shapes_are_refused() -> None:
     with pytest.raises(InputError, match="allowed: equal shapes"):
         stats.paired_difference(np.zeros((1, 4)), np.zeros((1, 5)))
+
+
+def test_rows_are_resampled_whole() -> None:
+    random = np.random.default_rng(4)
+    values = random.random((30, 1)) * np.array([[1.0, 3.0, 0.0]]) + random.random((30, 3)) * 0.3
+    figures = stats.of_rows(values, lambda means: means[:, :2] / means.sum(1, keepdims=True))
+    means = np.array([values[random.integers(30, size=30)].mean(0) for _ in range(4_000)])
+    for column, figure in enumerate(figures):
+        ends = np.quantile(means[:, column] / means.sum(1), [0.025, 0.975])
+        assert figure.point == pytest.approx(values.mean(0)[column] / values.mean(0).sum())
+        assert [figure.low, figure.high] == pytest.approx(ends, abs=0.08 * (ends[1] - ends[0]))
+        assert (figure.n, figure.seeds) == (30, 1)
+
+
+def test_a_mean_of_rows_is_that_of_each_column() -> None:
+    values = np.random.default_rng(0).normal(size=(25, 3))
+    for column, figure in enumerate(stats.of_rows(values)):
+        alone = stats.mean(values[None, :, column])
+        assert figure.point == pytest.approx(alone.point)
+        assert figure.low == pytest.approx(alone.low, abs=0.05) and figure.high == pytest.approx(
+            alone.high, abs=0.05
+        )
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(4), np.zeros((1, 2)), np.array([[0.0], [np.inf]])])
+def test_rows_that_carry_no_interval_are_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(InputError, match="rows >= 2"):
+        stats.of_rows(wrong)
