@@ -1,46 +1,91 @@
 """Stage `evaluate`: what every attack achieved, read from what is stored; the test set is read here alone."""
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mipriv import draws, stats
+from mipriv import draws, plugin, stats
 from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.data.splits import PUBLIC
 from mipriv.device import place, resolve
 from mipriv.errors import InputError
+from mipriv.metrics.agreement import agreement
+from mipriv.metrics.robustness import robust_hits
 from mipriv.models import checkpoint
+from mipriv.models.classifiers import Classifier
+from mipriv.models.embedders import Embedding
+from mipriv.models.fold import folded
 from mipriv.models.generators import Generator
-from tasks import finetune, invert, judge, prior
+from tasks import attacked, finetune, invert, judge, outcomes, prior
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.leakage import OWN_START, UNDEFENDED, Line, metrics
-from tasks.referee import CHUNK, Measures, Referee, accuracy_by_identity, test_images
-from tasks.tables import write_csv
+from tasks.leakage import AGREEMENT, NATURAL, OWN_START, QUERIES, ROBUST, STUDY, TOP1, Line
+from tasks.referee import (
+    CHUNK,
+    ClassifierReferee,
+    EmbeddingReferee,
+    Referee,
+    Values,
+    accuracy_by_identity,
+    by_person,
+    test_images,
+)
+
+PUBLIC_IMAGES = 400  # on which judges and victims are compared; more would only cost time
+
+
+class Perturbation(Block):
+    """`epsilon`, L-infinity, of images in [0, 1]; `steps` of projected gradient descent."""
+
+    epsilon: Annotated[float, Field(ge=0, lt=1)]
+    steps: Annotated[int, Field(gt=0)]
 
 
 class Evaluate(Block):
-    """`judge_accuracy`, below which a judge is refused; `floor_samples`, latents drawn for the floor."""
+    """`judge_accuracy`, below which a judge is refused; `floor_samples`, latents drawn for the floor.
+
+    `embedding`, an embedder that judges without labels, or null; `perturbation`, under which victims are asked
+    again; `matched`, natural accuracies at which defences are compared.
+    """
 
     judge_accuracy: Annotated[float, Field(gt=0, lt=1)]
     floor_samples: Annotated[int, Field(gt=0)]
+    embedding: str | None
+    perturbation: Perturbation
+    matched: list[Annotated[float, Field(gt=0, le=1)]]
 
 
-@dataclass(frozen=True)
-class Attacked:
-    """A row of `invert` as one judge sees it: figures [S, I] of what it made and of where it began."""
+class Bench:
+    """The judges: classifiers, and beside them an embedding that knows no label."""
 
-    made: Measures
-    begun: Measures
+    def __init__(self, stage: Stage[Evaluate], data: Dataset, device: torch.device) -> None:
+        rows = stage.block("judge", judge.Judges).rows
+        folders = {row: stage.path("judges") / row / "model" for row in rows}
+        models = {row: place(checkpoint.load_classifier(path), device) for row, path in folders.items()}
+        self.classifiers = [ClassifierReferee(name, model, data) for name, model in models.items()]
+        self.embedding: EmbeddingReferee | None = None
+        if stage.params.embedding is not None:
+            made: Embedding = plugin.load("embedder", stage.params.embedding)
+            self.embedding = EmbeddingReferee(stage.params.embedding, place(made.build(), device), data)
+
+    @property
+    def all(self) -> list[Referee]:
+        """Classifiers first."""
+        return [*self.classifiers, *([self.embedding] if self.embedding else [])]
+
+    def lines(self) -> list[Line]:
+        """Accuracy on private test images."""
+        kinds = ["judge"] * len(self.classifiers) + ["embedding"] * (self.embedding is not None)
+        return [
+            Line(r.name, kind, "accuracy", "", "", r.accuracy())
+            for r, kind in zip(self.all, kinds, strict=True)
+        ]
 
 
 def run(stage: Stage[Evaluate]) -> None:
@@ -48,204 +93,128 @@ def run(stage: Stage[Evaluate]) -> None:
     data = Dataset.open(stage.path("data"))
     device = resolve(stage.cost.device)
     with stage.progress(2) as progress:
-        referees = _referees(stage, data, device)
-        lines = [Line(r.name, "judge", "accuracy", "", "", r.accuracy()) for r in referees]
+        bench = Bench(stage, data, device)
+        lines = bench.lines()
         _refuse_weak(lines, stage.params.judge_accuracy)
-        lines += _victims(stage, data, progress.part("victims"))
-        lines += _floors(stage, data, referees, device)
-        lines += _attacks(stage, referees, progress.part("attacks"))
-    _write(stage, lines)
-
-
-def _referees(stage: Stage[Evaluate], data: Dataset, device: torch.device) -> list[Referee]:
-    rows = stage.block("judge", judge.Judges).rows
-    folders = {row: stage.path("judges") / row / "model" for row in rows}
-    return [
-        Referee(row, place(checkpoint.load_classifier(path), device), data) for row, path in folders.items()
-    ]
+        natural, found = _victims(stage, data, bench, device, progress.part("victims"))
+        lines += found
+        lines += _floors(stage, data, bench, device)
+        lines += _attacks(stage, bench, natural, progress.part("attacks"))
+    outcomes.write(stage, lines)
 
 
 def _refuse_weak(lines: list[Line], least: float) -> None:
     for line in lines:
-        if line.value.point < least - 1e-9:  # a mean of equal numbers may fall short of them by a bit
+        # A mean of equal numbers may fall short of them by a bit.
+        if line.kind == "judge" and line.value.point < least - 1e-9:
             found = f"{line.value.point:.3f} on {line.value.n} people's test images"
             raise InputError(f"judge {line.subject!r}: accuracy {found}; allowed: at least {least}")
 
 
-def _victims(stage: Stage[Evaluate], data: Dataset, progress: Callable[[int, int], None]) -> list[Line]:
-    """Natural accuracy of every victim, over training seeds and identities."""
-    rows = stage.block("finetune", finetune.Finetune).rows
-    lines = []
+def _victims(
+    stage: Stage[Evaluate],
+    data: Dataset,
+    bench: Bench,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> tuple[dict[str, Values], list[Line]]:
+    """Natural accuracy [S, I] of every victim, and lines: that, under perturbation, agreement with judges."""
+    rows, asked = stage.block("finetune", finetune.Finetune).rows, stage.params.perturbation
+    images, owners = _public_images(data)
+    public = torch.unique(owners, return_inverse=True)[1]
+    judged = {r.name: r.scores(images, r.embed(images)) for r in bench.classifiers}
+    natural, lines = {}, []
     for done, (row, wanted) in enumerate(rows.items(), 1):
         folders = [stage.path("victims") / row / f"seed-{seed}" for seed in wanted.seeds]
-        found = np.stack([accuracy_by_identity(checkpoint.load_classifier(f), data) for f in folders])
-        lines.append(Line(row, "victim", "natural accuracy", "", "", stats.mean(found)))
+        models = [_fast(folder, data, device) for folder in folders]
+        natural[row] = np.stack([accuracy_by_identity(model, data) for model in models])
+        lines.append(Line(row, "victim", NATURAL, "", "", stats.mean(natural[row])))
+        robust = np.stack([_robust(model, data, asked) for model in models])
+        lines.append(Line(row, "victim", ROBUST, "", "", stats.mean(robust)))
+        scores = [in_chunks(lambda x, m=model: m(x.to(device)).cpu(), images, CHUNK) for model in models]
+        for name, seen in judged.items():
+            same = np.stack([by_person(agreement(own, seen), public) for own in scores])
+            lines.append(Line(row, "victim", AGREEMENT, name, "", stats.mean(same)))
         progress(done, len(rows))
-    return lines
+    return natural, lines
 
 
-def _floors(
-    stage: Stage[Evaluate], data: Dataset, referees: list[Referee], device: torch.device
-) -> list[Line]:
+def _fast(folder: Path, data: Dataset, device: torch.device) -> torch.nn.Module:
+    return place(folded(checkpoint.load_classifier(folder), data.image_shape), device)
+
+
+def _robust(model: torch.nn.Module, data: Dataset, asked: Perturbation) -> Values:
+    images, labels = data.split("private/test")
+    device = next(model.parameters()).device
+    parts = zip(images.split(CHUNK), labels.split(CHUNK), strict=True)
+    right = [
+        robust_hits(model, x.to(device), y.to(device), asked.epsilon, steps=asked.steps).cpu()
+        for x, y in parts
+    ]
+    return by_person(torch.cat(right), labels)
+
+
+def _public_images(data: Dataset) -> tuple[Tensor, Tensor]:
+    """Some public images [n, C, H, W] and who is on each [n]."""
+    pairs = [data.split(name) for name in PUBLIC]
+    images, people = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    few = torch.randperm(len(images), generator=draws.generator("public images"))[:PUBLIC_IMAGES]
+    return images[few], people[few]
+
+
+def _floors(stage: Stage[Evaluate], data: Dataset, bench: Bench, device: torch.device) -> list[Line]:
     """What needs no attack (random latents, the mean public face), and what none can beat (real faces)."""
     people = torch.arange(data.num_classes("private"))
     public = torch.cat([data.split(name)[0] for name in PUBLIC])
     everyone = {"mean public face": public.mean(0, keepdim=True)}
     for row in stage.block("prior", prior.Priors).rows:
         generator = place(checkpoint.load_prior(stage.path("priors") / row / "model"), device)
-        everyone[f"random latents of {row}"] = _random(generator, stage.params.floor_samples, device)
+        everyone[f"random latents of {row}"] = _random(generator, stage.params.floor_samples)
     lines = []
-    for referee in referees:
+    for referee in bench.all:
         for name, images in everyone.items():
-            lines += _lines(name, "floor", referee.name, _stack([referee.measure_for_all(images, people)]))
-        real = _stack([referee.measure(*test_images(data))])
-        lines += _lines("real test images", "ceiling", referee.name, real)
+            seen = referee.measure(referee.look_for_all(images, people))
+            lines += attacked.lines(name, "floor", referee.name, attacked.stack([seen]))
+        real = attacked.stack([referee.measure(referee.look(*test_images(data)))])
+        lines += attacked.lines("real test images", "ceiling", referee.name, real)
     return lines
 
 
-def _random(generator: Generator, count: int, device: torch.device) -> Tensor:
-    z = generator.bound(draws.normal((count, generator.latent_dim), "floor").float().to(device))
-    return in_chunks(generator, z, CHUNK).cpu()
+def _random(generator: Generator, count: int) -> Tensor:
+    noise = draws.normal((count, generator.noise_dim), "floor").to(generator.like)
+    return in_chunks(lambda z: generator(generator.begin(z)), noise, CHUNK).cpu()
 
 
 def _attacks(
-    stage: Stage[Evaluate], referees: list[Referee], progress: Callable[[int, int], None]
+    stage: Stage[Evaluate],
+    bench: Bench,
+    natural: dict[str, Values],
+    progress: Callable[[int, int], None],
 ) -> list[Line]:
     """Figures of every row of `invert`, over its own start, and against its undefended twin."""
-    rows = stage.block("invert", invert.Invert).rows
-    victims = stage.block("finetune", finetune.Finetune).rows
-    _refuse_mixed(stage.path("reconstructions"), rows)
-    lines = []
-    for part, referee in enumerate(referees):
-        seen: dict[str, Attacked] = {}
-        for done, (row, wanted) in enumerate(rows.items(), 1):
-            seen[row] = _judge(
-                referee, [stage.path("reconstructions") / row / f"seed-{s}" for s in wanted.seeds]
-            )
-            lines += _lines(row, "attack", referee.name, seen[row].made)
-            lines += _lines(f"{row}, selected only", "floor", referee.name, seen[row].begun)
-            lines += _differences(row, OWN_START, referee.name, seen[row].made, seen[row].begun)
-            progress(part * len(rows) + done, len(referees) * len(rows))
-        for row, twin in _twins(rows, victims).items():
-            pairs = [rows[name].seeds for name in (row, twin)]
-            made = [_of_seeds(seen[name].made, rows[name].seeds, pairs) for name in (row, twin)]
-            lines += _differences(row, twin, referee.name, *made)
+    wanted, victims = stage.block("invert", invert.Invert), stage.block("finetune", finetune.Finetune).rows
+    folder = stage.path("reconstructions")
+    attacked.refuse_mixed(folder, wanted.rows)
+    seen, lines = {}, []
+    for done, (name, row) in enumerate(wanted.rows.items(), 1):
+        left = attacked.Row(name, row, folder / name)
+        seen[name] = attacked.look(left, bench.classifiers, bench.embedding)
+        lines += left.cost()
+        progress(done, len(wanted.rows))
+    for referee in bench.all:
+        for name in wanted.rows:
+            made, begun = seen[name][referee.name].made, seen[name][referee.name].begun
+            lines += attacked.lines(name, "attack", referee.name, made)
+            lines += attacked.lines(f"{name}, selected only", "floor", referee.name, begun)
+            lines += attacked.differences(name, OWN_START, referee.name, made, begun)
+        for name, twin in attacked.twins(wanted, victims).items():
+            pairs = [wanted.rows[row].seeds for row in (name, twin)]
+            both = [
+                attacked.of_seeds(seen[row][referee.name].made, wanted.rows[row].seeds, pairs)
+                for row in (name, twin)
+            ]
+            lines += attacked.differences(name, twin, referee.name, *both)
     return lines
-
-
-def _twins(rows: dict[str, invert.Row], victims: dict[str, finetune.Row]) -> dict[str, str]:
-    """For each attacked defence, the same attack on the undefended victim of the same backbone."""
-
-    def setting(row: invert.Row) -> tuple[str, str, str]:
-        return row.attack, row.prior, victims[row.victim].backbone
-
-    plain = {setting(row): name for name, row in rows.items() if victims[row.victim].defense == UNDEFENDED}
-    return {name: plain[setting(row)] for name, row in rows.items() if plain.get(setting(row), name) != name}
-
-
-def _of_seeds(measures: Measures, seeds: list[int], pairs: list[list[int]]) -> Measures:
-    """Figures of the training seeds that both have, in one order."""
-    shared = [seed for seed in pairs[0] if seed in pairs[1]]
-    if not shared:
-        raise InputError(f"params.yaml: invert.rows: seeds {pairs[0]} and {pairs[1]} share none to pair on")
-    return {name: value[[seeds.index(seed) for seed in shared]] for name, value in measures.items()}
-
-
-def _judge(referee: Referee, folders: list[Path]) -> Attacked:
-    made, begun = [], []
-    for folder in folders:
-        parts = [load_file(path / invert.RECONSTRUCTIONS) for path in sorted(folder.iterdir())]
-        tensors = {
-            name: torch.cat([part[name] for part in parts]) for name in ("images", "start", "identities")
-        }
-        made.append(referee.measure(tensors["images"], tensors["identities"]))
-        begun.append(referee.measure(tensors["start"], tensors["identities"]))
-    return Attacked(_stack(made), _stack(begun))
-
-
-def _stack(measures: list[Measures]) -> Measures:
-    return {name: np.stack([measure[name] for measure in measures]) for name in measures[0]}
-
-
-def _lines(subject: str, kind: str, judged_by: str, measures: Measures) -> list[Line]:
-    return [Line(subject, kind, name, judged_by, "", stats.mean(value)) for name, value in measures.items()]
-
-
-def _differences(subject: str, against: str, judged_by: str, a: Measures, b: Measures) -> list[Line]:
-    pairs = {name: stats.paired_difference(a[name], b[name]) for name in a}
-    return [Line(subject, "difference", name, judged_by, against, value) for name, value in pairs.items()]
-
-
-def _refuse_mixed(folder: Path, rows: dict[str, invert.Row]) -> None:
-    """Figures pair only if they were made alike: library, device, processor.
-
-    Raises:
-        InputError: two cells were made under different ones.
-    """
-    made: dict[str, Path] = {}
-    for row, wanted in rows.items():
-        for seed in wanted.seeds:
-            for path in sorted((folder / row / f"seed-{seed}").glob(f"*/{invert.FACTS}")):
-                made.setdefault(json.dumps(json.loads(path.read_text())["environment"], sort_keys=True), path)
-    if len(made) > 1:
-        (one, first), (two, second) = list(made.items())[:2]
-        raise InputError(
-            f"results made under different conditions do not pair: {first}: {one}; {second}: {two}"
-        )
-
-
-def _write(stage: Stage[Evaluate], lines: list[Line]) -> None:
-    write_csv(stage.out / "leakage.csv", [line.flat() for line in lines])
-    points = json.dumps(metrics(lines), indent=1, sort_keys=True)
-    (stage.out / "metrics.json").write_text(points + "\n", encoding="utf-8")
-    write_csv(stage.out / "tradeoff.csv", _tradeoff(stage, lines))
-    for line in lines:
-        if line.kind in ("victim", "attack", "judge"):
-            key = "/".join(part for part in (line.subject, line.judge, line.figure) if part)
-            stage.events.metric(key.replace("@", "_at_"), line.value.point)
-    _findings(stage, lines)
-    for name in ("leakage.csv", "tradeoff.csv"):
-        stage.events.artifact(stage.out / name)
-
-
-def _findings(stage: Stage[Evaluate], lines: list[Line]) -> None:
-    """One record an attack and judge, with what a filter may ask for beside each other."""
-    rows = stage.block("invert", invert.Invert).rows
-    victims = stage.block("finetune", finetune.Finetune).rows
-    natural = {line.subject: line.value.point for line in lines if line.kind == "victim"}
-    for (name, judged_by), seen in _by_attack(lines).items():
-        row, victim = rows[name], victims[rows[name].victim]
-        tags = {"attack": row.attack, "prior": row.prior, "victim": row.victim, "judge": judged_by}
-        tags |= {"defense": victim.defense, "backbone": victim.backbone}
-        values = {"natural_accuracy": natural[row.victim]}
-        for line in seen:
-            key = line.figure.replace("@", "_at_").replace(" ", "_")
-            if line.kind == "difference":
-                key += "_over_start" if line.against == OWN_START else "_over_undefended"
-            values |= {key: line.value.point, f"{key}_low": line.value.low, f"{key}_high": line.value.high}
-        stage.events.finding(f"{name} by {judged_by}", tags, values)
-
-
-def _by_attack(lines: list[Line]) -> dict[tuple[str, str], list[Line]]:
-    found: dict[tuple[str, str], list[Line]] = {}
-    for line in lines:
-        if line.kind in ("attack", "difference"):
-            found.setdefault((line.subject, line.judge), []).append(line)
-    return found
-
-
-def _tradeoff(stage: Stage[Evaluate], lines: list[Line]) -> list[dict[str, Any]]:
-    """Natural accuracy against attack accuracy, for each row of `invert` and judge."""
-    rows = stage.block("invert", invert.Invert).rows
-    natural = {line.subject: line.value for line in lines if line.kind == "victim"}
-    table = []
-    for line in lines:
-        if line.kind == "attack" and line.figure == "accuracy@1":
-            row = rows[line.subject]
-            point: dict[str, Any] = {"row": line.subject, "victim": row.victim, "attack": row.attack}
-            point |= {"prior": row.prior, "judge": line.judge, "natural_accuracy": natural[row.victim].point}
-            table.append({**point, "attack_accuracy": line.value.point})
-    return table
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ FILE = "leakage.csv"
 UNDEFENDED = "none"  # the defence that is none
 OWN_START = "its own start"  # what an attack gains over is where it began
 NATURAL, TOP1, TOP5, KNN = "natural accuracy", "accuracy@1", "accuracy@5", "knn"
+ROBUST = "accuracy under perturbation"
+AGREEMENT = "agreement on public images"
+REFUSED = "accepted, but refused by the embedding"
+QUERIES, STUDY = "queries an identity", "queries of the study"
 # The file has six decimals: an end of an interval this near to zero is zero.
 ZERO = 1e-6
 
@@ -23,7 +27,7 @@ class Line:
 
     Attributes:
         subject: a row of `invert`, of `finetune`, of `prior` or of `judge`, or the name of a floor.
-        kind: `victim`, `attack`, `floor`, `ceiling`, `difference` or `judge`.
+        kind: `victim`, `attack`, `floor`, `ceiling`, `difference`, `judge`, `embedding` or `cost`.
         figure: what was measured.
         judge: who judged it; empty where nobody did.
         against: of a difference, what was subtracted.
@@ -52,6 +56,11 @@ class Table:
     def judges(self) -> list[str]:
         """Names of the judges, the first one first."""
         return self.subjects("judge")
+
+    @property
+    def embedding(self) -> str | None:
+        """Name of the embedding that judges without labels, where there is one."""
+        return next(iter(self.subjects("embedding")), None)
 
     def subjects(self, kind: str) -> list[str]:
         """Subjects of a kind, each once, in the order of the table."""
