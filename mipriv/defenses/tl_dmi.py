@@ -29,22 +29,14 @@ class TLDMI(Defense):
     fraction: float | None = None
     parameters: int | None = None
     bn_mode: str = "strict"
-    _freeze: Freeze = field(init=False, repr=False)
+    freeze: Freeze = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         try:
-            self._freeze = Freeze(self.cut, self.fraction, self.parameters, self.bn_mode)
+            self.freeze = Freeze(self.cut, self.fraction, self.parameters, self.bn_mode)
         except InputError as error:
             raise InputError(f"tl_dmi: {error}") from error
 
     def front(self, model: nn.Module, image_shape: tuple[int, int, int]) -> list[Leaf]:
         """The layers that are frozen; see `Freeze.front`."""
-        return self._freeze.front(model, image_shape)
-
-    def prepare(self, model: nn.Module, image_shape: tuple[int, int, int]) -> None:
-        """Take the front's parameters out of training; see `Defense.prepare`."""
-        self._freeze.apply(model, image_shape)
-
-    def before_epoch(self, model: nn.Module, epoch: int) -> None:
-        """Keep what is frozen in evaluation mode (`strict`)."""
-        self._freeze.hold(model)
+        return self.freeze.front(model, image_shape)
