@@ -93,13 +93,18 @@ def train(
         training: images [n, C, H, W] in [0, 1] and labels [n] int64.
         validation: the same, for selection.
         recipe: see `Recipe`.
-        defense: prepared on the model by this call; use `Defense()` for plain training.
-        seed: of the order of images, their views, and dropout.
+        defense: prepared on the model and finished by this call, even where it fails; use `Defense()`
+            for plain training.
+        seed: of what the defence inserts, the order of images, their views, dropout and other noise.
         progress: called with (epochs done, epochs).
     """
-    defense.prepare(model, tuple(training[0].shape[1:]))  # type: ignore[arg-type]
-    with draws.seeded(seed, "dropout"):
-        return _epochs(model, training, validation, recipe, defense, seed, progress)
+    try:
+        with draws.seeded(seed, "defense"):
+            defense.prepare(model, tuple(training[0].shape[1:]))  # type: ignore[arg-type]
+        with draws.seeded(seed, "dropout"):
+            return _epochs(model, training, validation, recipe, defense, seed, progress)
+    finally:
+        defense.finish(model)
 
 
 def _epochs(
@@ -176,7 +181,7 @@ def _forward(
     images = recipe.augment(training[0][rows].to(device), uniforms)
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         out = model(images)
-    return Batch(images, training[1][rows].to(device), out.float(), epoch)
+    return Batch(images, training[1][rows].to(device), out.float(), epoch, recipe.epochs)
 
 
 def _batches(count: int, size: int, generator: torch.Generator) -> list[Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 from mipriv.data.dataset import Dataset
 from mipriv.defenses import Defense
 from mipriv.device import resolve
-from mipriv.models import checkpoint
+from mipriv.models import checkpoint, heads
 from mipriv.models.checkpoint import Card
 from mipriv.models.cut import account
 from mipriv.models.weights import fill
@@ -66,7 +66,8 @@ def victim(
     totals = {kind: sum(int(layer[kind]) for layer in layers) for kind in ("trainable", "frozen")}
     events.metrics({f"parameters/{kind}": count for kind, count in totals.items()})
     facts = {"backbone": backbone, "defense": defense, "defense_knobs": knobs, "seed": seed, **totals}
-    card = Card("classifier", public.name, public.knobs, data.image_shape, classes, facts)
+    head = heads.name(model.head)  # the defence may have put in another
+    card = Card("classifier", public.name, public.knobs, data.image_shape, classes, facts, head)
     classifier.leave(model, card, history, out, device)
     write_csv(out / "account.csv", layers)
 

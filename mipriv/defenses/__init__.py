@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mipriv.models.freeze import Freeze
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -21,26 +23,41 @@ class Batch:
         labels: [n] int64.
         logits: [n, K].
         epoch: from 0.
+        epochs: in all.
     """
 
     images: Tensor
     labels: Tensor
     logits: Tensor
     epoch: int
+    epochs: int
 
 
 class Defense:
-    """A defence; as it stands, none at all. It may hold optimisers and modules of its own."""
+    """A defence; as it stands, none at all. It may hold optimisers and modules of its own.
+
+    Attributes:
+        freeze: what stays as the public backbone has it; a defence that offers TL-DMI beside itself has a
+            knob of this name, and extends `prepare` and `before_epoch` rather than replace them.
+    """
+
+    freeze: Freeze | None = None
 
     def prepare(self, model: nn.Module, image_shape: tuple[int, int, int]) -> None:
         """Change the model before training: freeze, insert, replace.
 
+        New weights are initialised from torch's global generator, which `train` has seeded.
+
         Raises:
             InputError: the model does not have what the defence names.
         """
+        if self.freeze is not None:
+            self.freeze.apply(model, image_shape)
 
     def before_epoch(self, model: nn.Module, epoch: int) -> None:
         """Called once the model is in training mode, at the start of every epoch."""
+        if self.freeze is not None:
+            self.freeze.hold(model)
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """Scalar to be minimised; the mean cross-entropy unless a defence says otherwise."""
@@ -51,6 +68,9 @@ class Defense:
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         """Called after every epoch; may replace parameters."""
+
+    def finish(self, model: nn.Module) -> None:
+        """Called when training ends, be it by an error, prepared or not: hooks and the like are removed."""
 
     def release(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """What leaves the client when `features` are sent; active whenever the defence is attacked."""

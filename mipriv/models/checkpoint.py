@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mipriv import plugin
+from mipriv.draws import seeded
 from mipriv.errors import InputError
-from mipriv.models import classifiers, weights
+from mipriv.models import classifiers, heads, weights
 from mipriv.models.classifiers import Classifier
 from mipriv.models.generators import Generator
 
@@ -26,6 +27,7 @@ class Card:
         image_shape: (C, H, W).
         num_classes: of a classifier; None for a prior.
         facts: whatever else is worth knowing of it.
+        head: of a classifier, as `heads.name` has it; linear also where an older card does not say.
     """
 
     family: str
@@ -34,6 +36,7 @@ class Card:
     image_shape: tuple[int, int, int]
     num_classes: int | None
     facts: dict[str, Any]
+    head: str = "linear"
 
 
 def save(model: Classifier | Generator, card: Card, folder: Path) -> None:
@@ -67,6 +70,9 @@ def load_classifier(folder: Path) -> Classifier:
         raise InputError(f"{folder / CARD}: family {card.family!r}; allowed: classifier")
     architecture = plugin.load("classifier", card.name, **card.knobs)
     model = classifiers.build(architecture, card.num_classes, card.image_shape, seed=0)
+    if card.head != heads.name(model.head):
+        with seeded(0, "head"):  # its first weights, which are overwritten, draw from nobody's generator
+            model.head = heads.make(card.head, model.head.in_features, card.num_classes)
     weights.load_into(model, folder / WEIGHTS)
     return model.eval()
 

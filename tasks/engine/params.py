@@ -210,7 +210,7 @@ def _message(detail: ErrorDetails, value: object, schema: dict[str, Any], where:
 def _unknown(key: str, schema: dict[str, Any]) -> str:
     where, _, name = key.rpartition(".")
     try:
-        plugin.one_of(name, schema.get("properties", {}), where)
+        plugin.one_of(name, schematext.keys(schema), where)
     except InputError as error:
         return str(error)
     raise AssertionError(f"{key} was refused, yet its schema allows it")

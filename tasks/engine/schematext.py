@@ -79,13 +79,19 @@ def describe(schema: dict[str, Any]) -> str:
     )
 
 
+def keys(schema: dict[str, Any]) -> list[str]:
+    """Keys that a mapping may have, in any branch of a union; a dataclass's own state is none."""
+    branches = _branches(schema, schema.get("$defs", {}))
+    return [key for branch in branches for key in branch.get("properties", {}) if not key.startswith("_")]
+
+
 def _describe(node: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "allowed" in node:
         return str(node["allowed"])
     if "enum" in node or "const" in node:
         return ", ".join(str(value) for value in node.get("enum", [node.get("const")]))
     if "properties" in node:
-        return f"mapping of {', '.join(node['properties'])}"
+        return f"mapping of {', '.join(keys(node))}"
     kind = node.get("type", "")
     words = [WORDS.get(kind, kind), *(f"{sign} {node[key]}" for key, sign in BOUNDS.items() if key in node)]
     if "pattern" in node:

@@ -136,6 +136,20 @@ def test_a_mistake_is_one_line_with_place_value_and_what_is_allowed(
     assert str(refused.value) == f"params.yaml: {expected}"
 
 
+@dataclasses.dataclass
+class Stateful:
+    size: int
+    _state: list[str] = dataclasses.field(init=False, default_factory=list)
+
+
+@pytest.mark.parametrize("key", ["sise", "_state"])
+def test_keys_of_a_mapping_that_may_be_absent_are_named_and_its_own_state_is_none(key: str) -> None:
+    with pytest.raises(InputError, match=f"knobs: '{key}' does not exist.*; allowed: size$"):
+        params.validate(Stateful | None, {"size": 1, key: 2}, "knobs")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"\(allowed: mapping of size or null\)"):
+        params.validate(Stateful | None, 3, "knobs")  # type: ignore[arg-type]
+
+
 def test_several_mistakes_are_counted_by_key() -> None:
     value = {
         "recipe": {"epochs": "a", "lr": "b", "x": 1},

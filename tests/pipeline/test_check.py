@@ -34,7 +34,7 @@ WRONG = [
     (
         "finetune.rows.none.defense",
         "tl_dim",
-        r"'tl_dim' does not exist \(did you mean 'tl_dmi'\?\); allowed: none, tl_dmi",
+        r"'tl_dim' does not exist \(did you mean 'tl_dmi'\?\); allowed: .*, none, tl_dmi",
     ),
     ("finetune.rows.none.backbone", "imagnet", r"rows\.none\.backbone: 'imagnet'.*allowed: imagenet, public"),
     ("finetune.rows.none.recipe", "most", r"rows\.none\.recipe: 'most'.*allowed: all, head"),

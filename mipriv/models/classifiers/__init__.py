@@ -1,4 +1,4 @@
-"""Image classifiers: a trunk that embeds, a linear head that decides.
+"""Image classifiers: a trunk that embeds, a head that decides.
 
 Each module here is a plug-in whose `build` makes one architecture.
 """
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mipriv.draws import seeded
+from mipriv.models.heads import Head
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,11 +47,11 @@ class Classifier(nn.Module):
 
     published: str = ""
 
-    def __init__(self, trunk: nn.Module, head: nn.Linear, normalise: nn.Module) -> None:
+    def __init__(self, trunk: nn.Module, head: Head, normalise: nn.Module) -> None:
         super().__init__()
         self.normalise = normalise
         self.trunk = trunk
-        self.head = head
+        self.head: Head = head
 
     def embed(self, x: Tensor) -> Tensor:
         """Penultimate features [n, d] of images [n, C, H, W] in [0, 1]."""
