@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mipriv.metrics.agreement import false_positives
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mipriv import stats
 from mipriv.errors import InputError
-from mipriv.metrics.agreement import false_positives
 from mipriv.metrics.inversion import hits
 from mipriv.stats import Figure
 from tasks import finetune, invert

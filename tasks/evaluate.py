@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from mipriv.metrics.agreement import agreement
 from pydantic import Field
 from torch import Tensor
 
@@ -15,17 +16,16 @@ from mipriv.data.dataset import Dataset
 from mipriv.data.splits import PUBLIC
 from mipriv.device import place, resolve
 from mipriv.errors import InputError
-from mipriv.metrics.agreement import agreement
 from mipriv.metrics.robustness import robust_hits
 from mipriv.models import checkpoint
-from mipriv.models.classifiers import Classifier
 from mipriv.models.embedders import Embedding
 from mipriv.models.fold import folded
 from mipriv.models.generators import Generator
+from mipriv.training import logits
 from tasks import attacked, finetune, invert, judge, outcomes, prior
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.leakage import AGREEMENT, NATURAL, OWN_START, QUERIES, ROBUST, STUDY, TOP1, Line
+from tasks.leakage import AGREEMENT, NATURAL, OWN_START, ROBUST, Line
 from tasks.referee import (
     CHUNK,
     ClassifierReferee,
@@ -50,8 +50,8 @@ class Perturbation(Block):
 class Evaluate(Block):
     """`judge_accuracy`, below which a judge is refused; `floor_samples`, latents drawn for the floor.
 
-    `embedding`, an embedder that judges without labels, or null; `perturbation`, under which victims are asked
-    again; `matched`, natural accuracies at which defences are compared.
+    `embedding`, an embedder that judges without labels, or null; `perturbation`, under which victims are
+    asked again; `matched`, natural accuracies at which defences are compared.
     """
 
     judge_accuracy: Annotated[float, Field(gt=0, lt=1)]
@@ -131,7 +131,7 @@ def _victims(
         lines.append(Line(row, "victim", NATURAL, "", "", stats.mean(natural[row])))
         robust = np.stack([_robust(model, data, asked) for model in models])
         lines.append(Line(row, "victim", ROBUST, "", "", stats.mean(robust)))
-        scores = [in_chunks(lambda x, m=model: m(x.to(device)).cpu(), images, CHUNK) for model in models]
+        scores = [logits(model, images).cpu() for model in models]
         for name, seen in judged.items():
             same = np.stack([by_person(agreement(own, seen), public) for own in scores])
             lines.append(Line(row, "victim", AGREEMENT, name, "", stats.mean(same)))

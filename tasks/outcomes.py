@@ -1,4 +1,4 @@
-"""What `evaluate` leaves beside the table: points for DVC, the trade-off for its plots, findings for MLflow."""
+"""What `evaluate` leaves beside the table: points and plots for DVC, findings for MLflow."""
 
 import json
 from typing import Any, TypeVar

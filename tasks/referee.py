@@ -1,5 +1,6 @@
 """Judges at work: the figures that they take of images that claim to show private people."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,9 +72,7 @@ class Referee:
     def look_for_all(self, images: Tensor, identities: Tensor) -> Seen:
         """At k images [k, C, H, W] that serve for every identity alike."""
         features, people = self.embed(images), len(identities)
-        return Seen(
-            identities, self.scores(images, features).repeat(people, 1), features.repeat(people, 1)
-        )
+        return Seen(identities, self.scores(images, features).repeat(people, 1), features.repeat(people, 1))
 
     def measure(self, seen: Seen) -> Measures:
         """Figures averaged over the k images: name to [I]."""
@@ -124,7 +123,7 @@ class EmbeddingReferee(Referee):
         return -nearest(features, self.private, self.labels, self.data.num_classes("private"))
 
 
-def _through(function: nn.Module, model: nn.Module, rows: Tensor) -> Tensor:
+def _through(function: Callable[[Tensor], Tensor], model: nn.Module, rows: Tensor) -> Tensor:
     device = next(model.parameters()).device
     return in_chunks(lambda x: function(x.to(device)).float().cpu(), rows, CHUNK)
 
