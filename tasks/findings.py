@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mipriv.stats import Figure
-from tasks.leakage import NATURAL, OWN_START, TOP1, Table, percent, points, sign
+from tasks.leakage import NATURAL, OWN_START, REFUSED, TOP1, Table, percent, points, sign
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,12 @@ class Evidence:
 
 def findings(evidence: Evidence) -> list[Finding]:
     """What leaks, whether that is above the floors, and what each defence changes."""
-    return [_leaks(evidence), _above_floors(evidence), _changes(evidence)]
+    found = [_leaks(evidence), _above_floors(evidence), _changes(evidence)]
+    return (
+        found
+        if evidence.table.embedding is None
+        else [*found, _independent(evidence, evidence.table.embedding)]
+    )
 
 
 def _leaks(evidence: Evidence) -> Finding:
@@ -126,6 +131,31 @@ def _changes(evidence: Evidence) -> Finding:
         for row, twin in twins.items()
     )
     return Finding(question, answer, tuple(zip(twins, said, strict=True)))
+
+
+def _independent(evidence: Evidence, embedding: str) -> Finding:
+    """How many of the pictures that classifiers accept an embedding without labels refuses."""
+    table = evidence.table
+    said, shares = [], []
+    for row in table.subjects("attack"):
+        accepted, wrong = (
+            sum(table.value(row, "attack", figure, judge).point for judge in table.judges)
+            for figure in (TOP1, REFUSED)
+        )
+        own = share(table.value(row, "attack", TOP1, embedding))
+        if accepted:
+            shares.append(100 * wrong / accepted)
+            said.append(
+                (row, f"of what the judges accept, {shares[-1]:.0f}% is refused; top 1 by {embedding} {own}")
+            )
+        else:
+            said.append((row, f"no picture is accepted; top 1 by {embedding} {own}"))
+    answer = (
+        f"The embedding {embedding} was trained on other people and sees no labels: a picture that a judge "
+        f"accepts and in which it finds somebody else nearest counts as a false positive. "
+    )
+    answer += f"By row that is {_span(shares)} of what is accepted." if shares else "Nothing was accepted."
+    return Finding("Does a judge that knows no label agree?", answer, tuple(said))
 
 
 def _verdict(signs: set[int]) -> str:

@@ -41,6 +41,7 @@ from tasks.information import (
     LAST,
     LAYERS,
     MEAN,
+    PICTURE,
     SHARE,
     THIRDS,
     Score,
@@ -49,7 +50,7 @@ from tasks.information import (
 )
 from tasks.tables import write_csv
 
-SUMS, FACTS, PICTURE = "sums.safetensors", "layers.json", "fisher.png"
+SUMS, FACTS = "sums.safetensors", "layers.json"
 KINDS = ("true", "empirical")
 Seen = dict[tuple[str, str], Information]  # by task and kind
 

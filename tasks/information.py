@@ -9,7 +9,7 @@ from typing import Any
 from mipriv.errors import InputError
 from mipriv.stats import Figure
 
-LAYERS, THIRDS = "fisher.csv", "thirds.csv"
+LAYERS, THIRDS, PICTURE = "fisher.csv", "thirds.csv", "fisher.png"
 CLASSIFICATION, INVERSION = "classification", "inversion"
 FIRST, LAST, DIFFERENCE = "first third", "last third", "first minus last"
 MEAN, SHARE = "mean", "share"

@@ -22,14 +22,24 @@ from torch import Tensor
 from mipriv.data.dataset import Dataset
 from mipriv.data.splits import SPLITS
 from mipriv.models import checkpoint
-from tasks import finetune, invert, leakage, pictures, views
+from tasks import finetune, information, invert, leakage, pictures, views
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.findings import Evidence, findings, share
 from tasks.leakage import NATURAL, TOP1, UNDEFENDED, Table
 from tasks.pictures import Panel, Part, Pixels, Point
 
-BLOCKS = ("prepare", "pretrain", "finetune", "prior", "judge", "invert", "evaluate", "report")
+BLOCKS = (
+    "prepare",
+    "pretrain",
+    "finetune",
+    "prior",
+    "judge",
+    "invert",
+    "fisher",
+    "evaluate",
+    "report",
+)
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -104,7 +114,12 @@ def run(stage: Stage[Report]) -> None:
         "evidence": inputs.evidence,
         "attacks": inputs.shown,
         "bounds": views.bounds(inputs.table),
-        "judges": inputs.table.judges,
+        "judges": views.everyone(inputs.table),
+        "classifiers": inputs.table.judges,
+        "embedding": inputs.table.embedding,
+        "victims": [views.victim(inputs.table, name, row) for name, row in inputs.victims.items()],
+        "epsilon": inputs.stage.values["evaluate"]["perturbation"]["epsilon"],
+        "why": _why(inputs),
         "people": people,
         "wall": {name: _uri(pictures.png(pixels)) for name, pixels in strips.items()},
         "pictures": {name: _uri(picture) for name, picture in shown.items()},
@@ -209,6 +224,19 @@ def _totals(parts: list[Part]) -> dict[str, Any]:
     return {"trainable": trainable, "frozen": frozen, "first": first}
 
 
+def _why(inputs: Inputs) -> list[dict[str, str]]:
+    """Fisher information over depth, row by row: picture and words."""
+    folder = inputs.stage.path("fisher")
+    return [
+        {
+            "row": row,
+            "said": information.said(information.read(folder / row / information.THIRDS)),
+            "picture": _uri((folder / row / information.PICTURE).read_bytes()),
+        }
+        for row in inputs.stage.values["fisher"]["rows"]
+    ]
+
+
 def _made(inputs: Inputs) -> dict[str, str]:
     """How the results came about, term by term."""
     manifest, table = inputs.data.manifest, inputs.table
@@ -242,4 +270,4 @@ def _uri(picture: bytes) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(launch(run, ["data", "victims", "reconstructions", "evaluation"], Report))
+    raise SystemExit(launch(run, ["data", "victims", "reconstructions", "fisher", "evaluation"], Report))

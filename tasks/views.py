@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from mipriv.stats import Figure
 from tasks import finetune, invert
 from tasks.leakage import (
+    AGREEMENT,
     KNN,
     NATURAL,
     OWN_START,
+    QUERIES,
+    REFUSED,
+    ROBUST,
+    STUDY,
     TOP1,
     TOP5,
     UNDEFENDED,
@@ -25,7 +30,10 @@ AGAINST_START = {-1: "below its start", 0: "no gain shown", 1: "above its start"
 
 @dataclass(frozen=True)
 class Judged:
-    """An attack by one judge, spelt, with what its differences say; `reach` is its top-1 accuracy."""
+    """An attack by one judge, spelt, with what its differences say; `reach` is its top-1 accuracy.
+
+    `refused` is the share of pictures that the judge accepts and the embedding, which knows no label, refuses.
+    """
 
     judge: str
     reach: Figure
@@ -36,6 +44,7 @@ class Judged:
     twin_says: str
     start: str
     start_says: str
+    refused: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,21 @@ class Attack:
     natural: str
     people: int
     seeds: int
+    queries: str
     judged: tuple[Judged, ...]
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A row of `finetune`: its accuracies, and by judge how often both say the same of public images."""
+
+    name: str
+    defense: str
+    knobs: str
+    backbone: str
+    natural: str
+    robust: str
+    agreement: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -73,13 +96,35 @@ def attack(table: Table, name: str, row: invert.Row, victim: finetune.Row) -> At
         prior=row.prior,
         victim=row.victim,
         defense=victim.defense,
-        knobs=", ".join(f"{knob} {value}" for knob, value in victim.knobs.items()),
+        knobs=_knobs(victim.knobs),
         backbone=victim.backbone,
         natural=percent(table.value(row.victim, "victim", NATURAL)),
         people=first.n,
         seeds=first.seeds,
-        judged=tuple(_judged(table, name, judge, victim.defense) for judge in table.judges),
+        queries=_queries(table, name),
+        judged=tuple(_judged(table, name, judge, victim.defense) for judge in everyone(table)),
     )
+
+
+def everyone(table: Table) -> list[str]:
+    """Judges, and after them the embedding where there is one."""
+    return [*table.judges, *([table.embedding] if table.embedding else [])]
+
+
+def victim(table: Table, name: str, row: finetune.Row) -> Victim:
+    """How a victim is shown."""
+    natural, robust = (percent(table.value(name, "victim", figure)) for figure in (NATURAL, ROBUST))
+    same = tuple(percent(table.value(name, "victim", AGREEMENT, judge)) for judge in table.judges)
+    return Victim(name, row.defense, _knobs(row.knobs), row.backbone, natural, robust, same)
+
+
+def _knobs(knobs: Mapping[str, object]) -> str:
+    return ", ".join(f"{knob} {value}" for knob, value in parameters(knobs))
+
+
+def _queries(table: Table, name: str) -> str:
+    each, study = (table.value(name, "cost", figure).point for figure in (QUERIES, STUDY))
+    return f"{each:,.0f} an identity" + (f" after a study of {study:,.0f}" if study else "")
 
 
 def _judged(table: Table, name: str, judge: str, defense: str) -> Judged:
@@ -99,13 +144,16 @@ def _judged(table: Table, name: str, judge: str, defense: str) -> Judged:
         twin_says=says,
         start=points(start),
         start_says=AGAINST_START[sign(start)],
+        refused=""
+        if table.embedding in (None, judge)
+        else percent(table.value(name, "attack", REFUSED, judge)),
     )
 
 
 def bounds(table: Table) -> list[Bound]:
     """What needs no attack, then what real pictures reach."""
     return [
-        Bound(name, kind, tuple(_bound(table, name, kind, judge) for judge in table.judges))
+        Bound(name, kind, tuple(_bound(table, name, kind, judge) for judge in everyone(table)))
         for kind in ("floor", "ceiling")
         for name in table.subjects(kind)
     ]
