@@ -32,7 +32,7 @@ AGAINST_START = {-1: "below its start", 0: "no gain shown", 1: "above its start"
 class Judged:
     """An attack by one judge, spelt, with what its differences say; `reach` is its top-1 accuracy.
 
-    `refused` is the share of pictures that the judge accepts and the embedding, which knows no label, refuses.
+    `refused` is the share of pictures that the judge accepts and the embedding refuses.
     """
 
     judge: str
@@ -130,6 +130,7 @@ def _queries(table: Table, name: str) -> str:
 def _judged(table: Table, name: str, judge: str, defense: str) -> Judged:
     top1, twin = table.value(name, "attack", TOP1, judge), table.twin(name)
     start = table.value(name, "difference", TOP1, judge, OWN_START)
+    classifies = table.embedding not in (None, judge)
     against, says = "", "undefended" if defense == UNDEFENDED else "no undefended twin"
     if twin is not None:
         difference = table.value(name, "difference", TOP1, judge, twin)
@@ -144,9 +145,7 @@ def _judged(table: Table, name: str, judge: str, defense: str) -> Judged:
         twin_says=says,
         start=points(start),
         start_says=AGAINST_START[sign(start)],
-        refused=""
-        if table.embedding in (None, judge)
-        else percent(table.value(name, "attack", REFUSED, judge)),
+        refused=percent(table.value(name, "attack", REFUSED, judge)) if classifies else "",
     )
 
 

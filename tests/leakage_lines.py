@@ -3,7 +3,20 @@
 from collections.abc import Mapping
 
 from mipriv.stats import Figure
-from tasks.leakage import KNN, NATURAL, OWN_START, TOP1, TOP5, Line, Table
+from tasks.leakage import (
+    AGREEMENT,
+    KNN,
+    NATURAL,
+    OWN_START,
+    QUERIES,
+    REFUSED,
+    ROBUST,
+    STUDY,
+    TOP1,
+    TOP5,
+    Line,
+    Table,
+)
 
 JUDGES = ("first", "second")
 Interval = tuple[float, float, float]  # point, low, high
@@ -23,6 +36,7 @@ def table(
     gain: Mapping[str, Interval] | None = None,
     change: Mapping[str, Interval] | None = None,
     judges: tuple[str, ...] = JUDGES,
+    embedding: str | None = None,
 ) -> Table:
     """Rows `plain` and `guarded` attack victims `none` and `frozen`.
 
@@ -30,10 +44,22 @@ def table(
         reached: top-1 accuracy of `guarded` by judge, 50% unless given.
         gain: of `guarded` over its own start, `MORE` unless given.
         change: of `guarded` against `plain`, `LESS` unless given.
+        embedding: name of a judge without labels, who sees what the first judge sees.
     """
     lines = [Line(judge, "judge", "accuracy", "", "", figure((0.95, 0.9, 1.0), 1)) for judge in judges]
     lines.append(Line("none", "victim", NATURAL, "", "", figure((0.975, 0.9, 1.0))))
     lines.append(Line("frozen", "victim", NATURAL, "", "", figure((0.875, 0.8, 0.925))))
+    for victim in ("none", "frozen"):
+        lines.append(Line(victim, "victim", ROBUST, "", "", figure((0.5, 0.4, 0.6))))
+        lines += [Line(victim, "victim", AGREEMENT, judge, "", figure((0.25, 0.2, 0.3))) for judge in judges]
+    for row, study in ((plain, 0), (guarded, 40)):
+        counts = {QUERIES: 1200, STUDY: study}
+        lines += [Line(row, "cost", name, "", "", figure((n, n, n))) for name, n in counts.items()]
+    if embedding is not None:
+        lines.append(Line(embedding, "embedding", "accuracy", "", "", figure((0.9, 0.8, 1.0), 1)))
+        for row in (plain, guarded):
+            lines += [Line(row, "attack", REFUSED, j, "", figure((0.125, 0.1, 0.15))) for j in judges]
+        judges = (*judges, embedding)
     for i, judge in enumerate(judges):
         for name, kind, top1 in (("mean", "floor", 0.25), ("real", "ceiling", 0.96)):
             lines += _subject(name, kind, judge, (top1, top1 - 0.01, top1 + 0.01), 1)

@@ -78,7 +78,8 @@ def test_metrics_are_points_by_subject_and_judge() -> None:
     assert (
         nested["guarded"]["first"]["accuracy@1"] == 0.5 and nested["guarded"]["second"]["accuracy@1"] == 0.4
     )
-    assert nested["none"] == {"natural accuracy": 0.975} and "mean" not in nested
+    assert nested["none"]["natural accuracy"] == 0.975 and "mean" not in nested
+    assert nested["none"]["first"] == {"agreement on public images": 0.25}
 
 
 def test_the_terminal_shows_every_attack_floor_and_victim_by_two_judges() -> None:

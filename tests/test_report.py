@@ -80,7 +80,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
             for level, row in enumerate((plain, guarded)):
                 _reconstructions(tmp_path / "invert" / row / "seed-3", level)
         write_csv(tmp_path / "evaluate" / leakage.FILE, [line.flat() for line in content.lines])
-        paths = {"data": "data", "victims": "finetune", "reconstructions": "invert", "evaluation": "evaluate"}
+        paths = {"data": "data", "victims": "finetune", "reconstructions": "invert", "fisher": "fisher"}
+        paths["evaluation"] = "evaluate"
         argv = [word for option, path in paths.items() for word in (f"--{option}", path)]
         argv += ["--out", out, "--events", f"{out}.jsonl"]
         assert launch(report.run, list(paths), report.Report, argv, deps=None) == 0
@@ -119,7 +120,8 @@ def _params(plain: str, guarded: str) -> dict[str, Any]:
             "attacks": {},
             "rows": {plain: {**row, "victim": "none"}, guarded: {**row, "victim": "frozen"}},
         },
-        "evaluate": {},
+        "fisher": {"rows": {}},
+        "evaluate": {"perturbation": {"epsilon": 0.0005}},
         "report": {"faces": 3, "images_a_face": 2},
         "cost": {"device": "cpu", "threads": 1, "gpus": 0, "retries": 0, "stages": {}},
     }
@@ -176,6 +178,24 @@ def evidence(content: Table) -> Evidence:
 def says(content: Table) -> tuple[Finding, Finding, Finding]:
     leaks, floors, changes = findings(evidence(content))
     return leaks, floors, changes
+
+
+def test_what_an_embedding_refuses_is_counted_and_shown(make: Make) -> None:
+    page = Page(make(table(embedding="stranger")) / "report.html")
+    assert "Accepted, refused by stranger" in page.text and "stranger knows no label" in page.text
+    # Two judges accept 75% and 76% of `plain`, and each accepts 12.5% that are refused: 25 of 151.
+    assert "plain of what the judges accept, 17% is refused" in page.text
+    without = Page(make(table(), out="without") / "report.html")
+    assert "refused by" not in without.text and "knows no label" not in without.text
+
+
+def test_the_cost_of_an_attack_and_how_fragile_a_victim_is_stand_there(make: Make) -> None:
+    page = Page(make(table()) / "report.html")
+    assert "asked about: 1,200 an identity." in page.text
+    assert "asked about: 1,200 an identity after a study of 40." in page.text
+    start = page.text.index("Victims Percent")
+    victims = page.text[start : page.text.index("Why freezing")]
+    assert victims.count("50.0 [40.0, 60.0]") == 2 and victims.count("25.0 [20.0, 30.0]") == 4
 
 
 def test_every_row_stands_there_with_its_figures_and_intervals(make: Make) -> None:
