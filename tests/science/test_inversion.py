@@ -42,7 +42,7 @@ LONG: dict[str, dict[str, object]] = {
     "mirror": {"steps": 40, "stop": 1.0},
 }
 # Fixtures of the priors that attacks need which cannot use any.
-PRIORS = {"plgmi": "gan"}
+PRIORS = {"kedmi": "gan", "lomma": "gan", "plgmi": "gan"}
 # The toy victim calls images of its prior only these: who is shown labels alone can begin nowhere else.
 NAMED = [2, 4]
 ATTACKS = plugin.names("inversion")
@@ -124,18 +124,17 @@ def test_the_victim_is_left_as_it_was(
     assert all(p.grad is None for p in [*victim.parameters(), *searched.parameters()])
 
 
-class Counting(nn.Module):
+class Counting(Classifier):
     """Counts the images that it is asked about."""
 
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.seen = inner, 0
+    def __init__(self, inner: Classifier) -> None:
+        super().__init__(inner.trunk, inner.head, inner.normalise)
+        self.seen = 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """As the inner model."""
+    def embed(self, x: Tensor) -> Tensor:
+        """As the inner model, which decides upon this too."""
         self.seen += len(x)
-        logits: Tensor = self.inner(x)
-        return logits
+        return super().embed(x)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -147,7 +146,8 @@ def test_queries_are_counted(name: str, victim: Classifier, searched: Generator)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_optimising_helps(name: str, victim: Classifier, searched: Generator) -> None:
     """By the victim's own belief, more steps end above where the search began."""
-    identities = NAMED if plugin.find("inversion", name).access == "labels" else list(range(CLASSES))  # type: ignore[attr-defined]
+    access = plugin.load("inversion", name).access
+    identities = NAMED if access == "labels" else list(range(CLASSES))
     found = run(name, victim, searched, identities, **LONG.get(name, LONGER))
     targets = torch.tensor(identities).repeat_interleave(found.scores.shape[1])
 
