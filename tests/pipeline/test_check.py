@@ -52,7 +52,7 @@ WRONG = [
     (
         "invert.attacks.magic",
         {},
-        r"invert\.attacks\.magic: inversion: 'magic' does not exist; allowed: gmi, ppa",
+        r"invert\.attacks\.magic: inversion: 'magic' does not exist; allowed: .*gmi.*ppa",
     ),
     ("invert.attacks.ppa.steps", 1.5, r"invert\.attacks\.ppa\.steps: 1\.5 is not a valid integer"),
     ("invert.attacks.ppa.keep", 50, r"invert\.attacks\.ppa: keep: 50; allowed: 1 to candidates \(5\)"),

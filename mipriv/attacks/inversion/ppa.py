@@ -80,9 +80,7 @@ class PPA:
             z = self._optimise(victim, prior, start, rows, progress)
             scores = self._final_scores(victim, prior, z, rows).view(len(identities), -1)
             order = engine.keep_best(scores, self.keep)
-            chosen = (
-                order + torch.arange(len(identities), device=order.device)[:, None] * self.candidates
-            ).flatten()
+            chosen = engine.places_of(order, self.candidates)
             shape = (len(identities), self.keep)
             images = engine.in_chunks(prior, z[chosen], self.chunk)
             begun = engine.in_chunks(

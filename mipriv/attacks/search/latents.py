@@ -181,7 +181,7 @@ def ranked(
         parts = torch.arange(len(z), device=z.device).split(chunk)
         scores = torch.cat([belief(images[part], labels[part]) for part in parts]).view(-1, each)
     order = engine.keep_best(scores, each)
-    place = (order + torch.arange(len(order), device=order.device)[:, None] * each).flatten()
+    place = engine.places_of(order, each)
     shape = (len(order), each)
     images, begun, z = (t[place].unflatten(0, shape) for t in (images, begun, z))
     return Found(images, begun, z, scores.gather(1, order), steps)

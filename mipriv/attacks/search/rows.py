@@ -38,17 +38,23 @@ class Rows:
         repeated = identities.cpu().repeat_interleave(restarts)
         return Rows(repeated, torch.arange(restarts).repeat(count), seed)
 
-    def uniform(self, *shape: int, name: str) -> Tensor:
-        """[r, *shape] draws from U[0, 1), each row from its own key."""
-        return torch.stack([draws.uniform(shape, *key, name) for key in self._keys()])
+    def at(self, places: Tensor) -> "Rows":
+        """Some of the rows: places [m] int64."""
+        places = places.cpu()
+        return Rows(self.identity[places], self.restart[places], self.seed)
 
-    def normal(self, *shape: int, name: str) -> Tensor:
-        """[r, *shape] draws from N(0, 1), each row from its own key."""
-        return torch.stack([draws.normal(shape, *key, name) for key in self._keys()])
+    def uniform(self, *shape: int, name: str, step: int | None = None) -> Tensor:
+        """[r, *shape] draws from U[0, 1), each row from its own key; with a step, the key of that step."""
+        return torch.stack([draws.uniform(shape, *key) for key in self._keys(name, step)])
 
-    def _keys(self) -> list[tuple[int, int, int]]:
+    def normal(self, *shape: int, name: str, step: int | None = None) -> Tensor:
+        """[r, *shape] draws from N(0, 1), each row from its own key; with a step, the key of that step."""
+        return torch.stack([draws.normal(shape, *key) for key in self._keys(name, step)])
+
+    def _keys(self, name: str, step: int | None) -> list[tuple[int | str, ...]]:
         pairs = zip(self.identity.tolist(), self.restart.tolist(), strict=True)
-        return [(self.seed, identity, restart) for identity, restart in pairs]
+        last = (name,) if step is None else (name, step)
+        return [(self.seed, identity, restart, *last) for identity, restart in pairs]
 
 
 def descend(
@@ -119,3 +125,9 @@ def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, chunk: int) ->
 def keep_best(scores: Tensor, keep: int) -> Tensor:
     """Indices [n, keep] of the largest of scores [n, m], best first; ties go to the lower index."""
     return scores.sort(dim=1, descending=True, stable=True).indices[:, :keep]
+
+
+def places_of(order: Tensor, each: int) -> Tensor:
+    """Where the kept of every identity stand among all rows: order [n, k] within `each` rows to [n * k]."""
+    first = torch.arange(len(order), device=order.device)[:, None] * each
+    return (order + first).flatten()
