@@ -16,7 +16,7 @@ from mipriv.models.generators import Generator
 
 @dataclass(frozen=True)
 class KEDMI:
-    """Learn a GAN of the victim's classes, then recover a distribution of latents an identity (eq. 6).
+    """Learn a GAN of the victim's classes, then recover a distribution of latents an identity.
 
     Study: `mipriv.attacks.search.target_gan`, anew for every victim. Search: of the mean and deviation of a
     Gaussian in the latents of that GAN, [sp(lse D) - lse D] * realism_weight + CE * identity_weight.
