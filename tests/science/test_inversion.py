@@ -13,12 +13,15 @@ from mipriv.attacks.inversion.ppa import PPA
 from mipriv.attacks.search import rows as engine
 from mipriv.attacks.search.identity import LOSSES, poincare
 from mipriv.attacks.search.rows import Rows
+from mipriv.attacks.search.students import Distillation
+from mipriv.attacks.search.target_gan import TargetRecipe
 from mipriv.data.augment import Augment
 from mipriv.errors import InputError
 from mipriv.models.classifiers import Classifier
 from mipriv.models.generators import Generator
 from tests.science.conftest import CLASSES, SHAPE
 
+TINY_GAN = TargetRecipe(steps=2, critic_steps=1, batch_size=8, kernels=3, kernel_dim=2)
 # Two steps of each attack on the toy victim: the knobs that make it small. A new attack adds a line.
 SMALL = {
     "brepmi": {"restarts": 2, "start_samples": 600, "points": 8, "steps": 2, "chunk": 5},
@@ -32,6 +35,16 @@ SMALL = {
         "restarts": 2,
         "steps": 2,
         "chunk": 3,
+    },
+    "kedmi": {"draws": 2, "steps": 2, "chunk": 3, "gan": TINY_GAN},
+    "lomma": {
+        "host": "kedmi",
+        "keep": 2,
+        "steps": 2,
+        "regulariser": "sample",
+        "chunk": 3,
+        "distillation": Distillation(students=("slim_vgg",), epochs=1, batch_size=8),
+        "gan": TINY_GAN,
     },
     "ppa": {"samples": 20, "candidates": 3, "steps": 2, "keep": 2, "final_views": 2, "chunk": 4},
 }
