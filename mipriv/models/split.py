@@ -54,21 +54,22 @@ def split(model: nn.Module, module: str, image_shape: tuple[int, int, int]) -> S
     if not module or module not in inside:
         one_of(module, cuts.names(cuts.execution_order(model, image_shape)), "cut")
     graph, place = _traced(model, module, inside[module])
-    before = {place, *_needed(place)}
-    behind = [node for node in graph.nodes if node in _needed(_output(graph)) and node not in before]
-    # What has no inputs is a parameter: both parts may read it.
-    constants = {node for node in before if node.op == "get_attr"}
-    for node in [*behind, _output(graph)]:
-        for read in node.all_input_nodes:
-            if read in before - constants - {place}:
-                what = f"{_named(node)} behind it also reads {_named(read)} before it"
-                raise InputError(
-                    f"cut: {module!r} is crossed by a skip connection ({what}); allowed: {_RUNS}"
-                )
-    client = _part(model, [node for node in graph.nodes if node in before], None, place)
-    server = _part(model, [*constants, *behind], place, _output(graph).args[0])
+    end = _output(graph)
+    first, used = {place, *_needed(place)}, _needed(end)
+    behind = [node for node in graph.nodes if node in used and node not in first]
+    read = {node: reader for reader in [*behind, end] for node in reader.all_input_nodes}
+    shared = [node for node in graph.nodes if node in first and node in read and node is not place]
+    for node in shared:
+        # What the network itself holds, a parameter, both parts may read.
+        if node.op != "get_attr":
+            what = f"{_named(read[node])} behind it also reads {_named(node)} before it"
+            raise InputError(f"cut: {module!r} is crossed by a skip connection ({what}); allowed: {_RUNS}")
+    client = _part(model, [node for node in graph.nodes if node in first], None, place)
+    server = _part(model, [*shared, *behind], place, end.args[0])
     return Split(module, client, server, _probed(model, client, server, image_shape, module))
 
+
+PROBES = 2  # forward evaluations of the network that a split costs, in images
 
 _RUNS = "a module that runs exactly once and whose output is all that what follows reads"
 

@@ -92,6 +92,8 @@ def test_a_transformer_is_cut_between_its_blocks() -> None:
     same(model, "encoder.layers.encoder_layer_0")
     parts = split(model, "encoder", SHAPE)
     assert parts.feature_shape == (17, 8)
+    names = [name for part in (parts.client, parts.server) for name, _ in part.named_parameters()]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
 
 
 def test_stochastic_depth_is_left_to_its_module() -> None:
