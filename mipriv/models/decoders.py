@@ -27,12 +27,13 @@ class Decoder(nn.Module):
     """Features through convolutions that double the side, to images in [0, 1].
 
     Features [n, c, h, w] keep their places, unless h or w is below 4. Those, and features of any other
-    shape, pass through a linear layer to 4x4 first.
+    shape, pass through a linear layer to 4x4 first. A side doubles by a convolution to four times the
+    channels, rearranged (Shi et al., CVPR 2016): no convolution runs at the largest side.
 
     Args:
         feature_shape: of one image's features.
         image_shape: (C, H, W).
-        width: channels at the largest side; doubled with every halving of it, up to 8 times as many.
+        width: channels at half the image's side; doubled with every halving of it, up to 8 times as many.
     """
 
     def __init__(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int], width: int) -> None:
@@ -40,21 +41,18 @@ class Decoder(nn.Module):
         channels, *size = image_shape
         placed = len(feature_shape) == 3 and min(feature_shape[1:]) >= LEAST
         side = min(feature_shape[1:]) if placed else LEAST
-        doublings = max(0, math.ceil(math.log2(min(size) / side)))
-        widths = [width * 2 ** min(i, 3) for i in range(doublings, -1, -1)]
+        doublings = max(1, math.ceil(math.log2(min(size) / side)))
+        widths = [width * 2 ** min(i, 3) for i in range(doublings - 1, -1, -1)]
         self.size = tuple(size)
         self.enter = _placed(feature_shape[0], widths[0]) if placed else _flat(feature_shape, widths[0])
         up: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            up += [nn.BatchNorm2d(before), nn.LeakyReLU(0.2), nn.ConvTranspose2d(before, after, 4, 2, 1)]
-        self.up = nn.Sequential(*up)
-        self.leave = nn.Sequential(
-            nn.BatchNorm2d(widths[-1]), nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], channels, 3, 1, 1)
-        )
+            up += [nn.BatchNorm2d(before), nn.LeakyReLU(0.2), *_doubled(before, after)]
+        self.up = nn.Sequential(*up, nn.LeakyReLU(0.2), *_doubled(widths[-1], channels))
 
     def forward(self, features: Tensor) -> Tensor:
         """Images [n, C, H, W] in [0, 1] of features [n, *feature_shape]."""
-        images = self.leave(self.up(self.enter(features)))
+        images = self.up(self.enter(features))
         if images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", align_corners=False)
         return torch.sigmoid(images)
@@ -69,6 +67,10 @@ def _flat(feature_shape: tuple[int, ...], width: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (width, LEAST, LEAST)))
 
 
+def _doubled(before: int, after: int) -> list[nn.Module]:
+    return [nn.Conv2d(before, 4 * after, 3, 1, 1), nn.PixelShuffle(2)]
+
+
 @dataclass(frozen=True)
 class ConvDecoder:
     """How a decoder is built, and learnt on pairs of a random view of a public image and its features.
@@ -77,7 +79,7 @@ class ConvDecoder:
     image, over the features' variance.
 
     Attributes:
-        width: channels at the largest side.
+        width: channels at half the image's side.
         steps: of Adam.
         batch_size: images a step.
         lr: learning rate at the start; it falls to zero by a half cosine.
