@@ -7,6 +7,7 @@ from mipriv.models.classifiers import Classifier, build
 from mipriv.models.classifiers.slim_resnet import SlimResNet
 from mipriv.models.generators import Generator
 from mipriv.models.generators.eigenfaces import Eigenfaces
+from mipriv.models.generators.gan import DCGAN, GAN
 
 SHAPE = (1, 16, 16)
 CLASSES = 6
@@ -36,4 +37,13 @@ def faces() -> torch.Tensor:
 def prior(faces: torch.Tensor) -> Generator:
     """Eigenfaces of `faces`, in float64."""
     model, _ = Eigenfaces(components=8).fit(faces, seed=0, device=torch.device("cpu"))
+    return model.double()
+
+
+@pytest.fixture
+def gan(faces: torch.Tensor) -> DCGAN:
+    """A convolutional GAN of `faces` that has hardly learnt, in float64."""
+    maker = GAN(latent_dim=6, width=4, steps=2, critic_steps=1, batch_size=8, lr=2e-3)
+    model, _ = maker.fit(faces, seed=0, device=torch.device("cpu"))
+    model.zero_grad(set_to_none=True)
     return model.double()

@@ -24,10 +24,19 @@ SMALL = {
     "gmi": {"restarts": 2, "steps": 2, "chunk": 3},
     "ppa": {"samples": 20, "candidates": 3, "steps": 2, "keep": 2, "final_views": 2, "chunk": 4},
 }
+# Fixtures of the priors that attacks need which cannot use any.
+PRIORS = {"kedmi": "gan", "lomma": "gan"}
 ATTACKS = plugin.names("inversion")
 
 
 STUDIED = [name for name in ATTACKS if hasattr(plugin.find("inversion", name), "study")]
+
+
+@pytest.fixture
+def searched(name: str, request: pytest.FixtureRequest) -> Generator:
+    """The prior of an attack."""
+    prior: Generator = request.getfixturevalue(PRIORS.get(name, "prior"))
+    return prior
 
 
 def public() -> Tensor:
@@ -51,30 +60,31 @@ def run(
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_shapes_and_ranges(name: str, victim: Classifier, prior: Generator) -> None:
-    found = run(name, victim, prior, [4, 0, 2])
+def test_shapes_and_ranges(name: str, victim: Classifier, searched: Generator) -> None:
+    found = run(name, victim, searched, [4, 0, 2])
     n, k = found.scores.shape
     assert n == 3 and found.images.shape == found.start.shape == (n, k, 1, 16, 16)
-    assert found.latents.shape == (n, k, prior.latent_dim)
+    assert found.latents.shape == (n, k, searched.latent_dim)
     assert found.images.min() >= 0 and found.images.max() <= 1 and found.images.isfinite().all()
-    assert torch.allclose(found.images.flatten(0, 1), prior(found.latents.flatten(0, 1)))
+    if name not in STUDIED:  # what those search may be what they learnt
+        assert torch.allclose(found.images.flatten(0, 1), searched(found.latents.flatten(0, 1)))
     assert (found.scores.diff(dim=1) <= 0).all(), "best first"
     assert not found.images.requires_grad and not found.latents.requires_grad
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_same_seed_same_result(name: str, victim: Classifier, prior: Generator) -> None:
-    one, two = (run(name, victim, prior, [1, 3]) for _ in range(2))
+def test_same_seed_same_result(name: str, victim: Classifier, searched: Generator) -> None:
+    one, two = (run(name, victim, searched, [1, 3]) for _ in range(2))
     assert torch.equal(one.images, two.images) and torch.equal(one.scores, two.scores)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("chunk", [1, 2, 100])
 def test_a_row_alone_equals_the_row_among_many(
-    name: str, chunk: int, victim: Classifier, prior: Generator
+    name: str, chunk: int, victim: Classifier, searched: Generator
 ) -> None:
-    together = run(name, victim, prior, [5, 1, 3], chunk=chunk)
-    alone = run(name, victim, prior, [1])
+    together = run(name, victim, searched, [5, 1, 3], chunk=chunk)
+    alone = run(name, victim, searched, [1])
     assert torch.allclose(together.latents[1], alone.latents[0], rtol=0, atol=1e-8)
     assert torch.allclose(together.images[1], alone.images[0], rtol=0, atol=1e-8)
     assert torch.allclose(together.scores[1], alone.scores[0], rtol=0, atol=1e-8)
@@ -83,42 +93,41 @@ def test_a_row_alone_equals_the_row_among_many(
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_victim_is_left_as_it_was(
-    name: str, training: bool, victim: Classifier, prior: Generator
+    name: str, training: bool, victim: Classifier, searched: Generator
 ) -> None:
     victim.train(training)
     victim.head.requires_grad_(False)
     before = {k: v.clone() for k, v in victim.state_dict().items()}
     wanted = [p.requires_grad for p in victim.parameters()]
-    run(name, victim, prior, [0])
+    run(name, victim, searched, [0])
     assert all(torch.equal(v, before[k]) for k, v in victim.state_dict().items())
     assert [p.requires_grad for p in victim.parameters()] == wanted and victim.training is training
-    assert all(p.grad is None for p in [*victim.parameters(), *prior.parameters()])
+    assert all(p.grad is None for p in [*victim.parameters(), *searched.parameters()])
 
 
-class Counting(nn.Module):
+class Counting(Classifier):
     """Counts the images that it is asked about."""
 
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.seen = inner, 0
+    def __init__(self, inner: Classifier) -> None:
+        super().__init__(inner.trunk, inner.head, inner.normalise)
+        self.seen = 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """As the inner model."""
+    def embed(self, x: Tensor) -> Tensor:
+        """As the inner model, which decides upon this too."""
         self.seen += len(x)
-        logits: Tensor = self.inner(x)
-        return logits
+        return super().embed(x)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_queries_are_counted(name: str, victim: Classifier, prior: Generator) -> None:
+def test_queries_are_counted(name: str, victim: Classifier, searched: Generator) -> None:
     counting = Counting(victim)
-    assert run(name, counting, prior, [4, 0]).queries == counting.seen
+    assert run(name, counting, searched, [4, 0]).queries == counting.seen
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_optimising_helps(name: str, victim: Classifier, prior: Generator) -> None:
+def test_optimising_helps(name: str, victim: Classifier, searched: Generator) -> None:
     """By the victim's own belief, more steps end above where the search began."""
-    found = run(name, victim, prior, [0, 1, 2, 3, 4, 5], steps=60, lr=0.1)
+    found = run(name, victim, searched, [0, 1, 2, 3, 4, 5], steps=60, lr=0.1)
     targets = torch.arange(6).repeat_interleave(found.scores.shape[1])
 
     def belief(images: Tensor) -> float:
