@@ -43,7 +43,7 @@ class Decoder(nn.Module):
         side = min(feature_shape[1:]) if placed else LEAST
         doublings = max(1, math.ceil(math.log2(min(size) / side)))
         widths = [width * 2 ** min(i, 3) for i in range(doublings - 1, -1, -1)]
-        self.size = tuple(size)
+        self.image_shape = image_shape
         self.enter = _placed(feature_shape[0], widths[0]) if placed else _flat(feature_shape, widths[0])
         up: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
@@ -53,8 +53,8 @@ class Decoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Images [n, C, H, W] in [0, 1] of features [n, *feature_shape]."""
         images = self.up(self.enter(features))
-        if images.shape[2:] != self.size:
-            images = F.interpolate(images, self.size, mode="bilinear", align_corners=False)
+        if images.shape[2:] != self.image_shape[1:]:
+            images = F.interpolate(images, self.image_shape[1:], mode="bilinear", align_corners=False)
         return torch.sigmoid(images)
 
 
@@ -90,8 +90,8 @@ class ConvDecoder:
     width: int = 32
     steps: int = 2_000
     batch_size: int = 32
-    lr: float = 2e-3
-    feature_weight: float = 0.0
+    lr: float = 4e-3
+    feature_weight: float = 0.01
     augment: Augment = field(default_factory=lambda: Augment(area=(0.8, 1.0)))
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from mipriv.attacks.search.rows import Rows
 from mipriv.data.augment import Augment
 from mipriv.errors import InputError
 from mipriv.models.classifiers import Classifier
+from mipriv.models.decoders import ConvDecoder
 from mipriv.models.generators import Generator
 from tests.science.conftest import SHAPE
 
@@ -23,6 +24,15 @@ from tests.science.conftest import SHAPE
 SMALL = {
     "gmi": {"restarts": 2, "steps": 2, "chunk": 3},
     "ppa": {"samples": 20, "candidates": 3, "steps": 2, "keep": 2, "final_views": 2, "chunk": 4},
+    "tl_aware": {
+        "cut": "trunk.stage1",
+        "decoder": ConvDecoder(width=8, steps=60, batch_size=8, lr=1e-2, augment=Augment()),
+        "components": 8,
+        "samples": 20,
+        "candidates": 2,
+        "steps": 2,
+        "chunk": 3,
+    },
 }
 # Fixtures of the priors that attacks need which cannot use any.
 PRIORS = {"kedmi": "gan", "lomma": "gan"}
@@ -106,16 +116,15 @@ def test_the_victim_is_left_as_it_was(
 
 
 class Counting(Classifier):
-    """Counts the images that it is asked about."""
+    """Counts the images that it decides upon: an attack may evaluate it in parts, and ends at the head."""
 
     def __init__(self, inner: Classifier) -> None:
         super().__init__(inner.trunk, inner.head, inner.normalise)
         self.seen = 0
+        inner.head.register_forward_pre_hook(self._count)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """As the inner model, which decides upon this too."""
-        self.seen += len(x)
-        return super().embed(x)
+    def _count(self, head: nn.Module, features: tuple[Tensor]) -> None:
+        self.seen += len(features[0])
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -43,7 +43,9 @@ class FeatureSpace(Generator):
     directions: Tensor
     variance: Tensor
 
-    def __init__(self, decoder: Decoder, feature_shape: tuple[int, ...], components: int, limit: float) -> None:
+    def __init__(
+        self, decoder: Decoder, feature_shape: tuple[int, ...], components: int, limit: float
+    ) -> None:
         super().__init__()
         self.latent_dim, self.limit, self.decoder = components, limit, decoder
         self.register_buffer("mean", torch.zeros(feature_shape))
@@ -57,7 +59,8 @@ class FeatureSpace(Generator):
 
     def features(self, z: Tensor) -> Tensor:
         """Features [n, *feature_shape] of latents [n, d]."""
-        return self.mean + torch.tensordot(z, self.directions, 1)
+        moved: Tensor = torch.tensordot(z, self.directions, 1)
+        return self.mean + moved
 
     def forward(self, z: Tensor) -> Tensor:
         """See `Generator.forward`."""
@@ -89,7 +92,7 @@ class TLAware:
     in units of their public variance, keeps h where images live: features that no image has can please the
     server without showing anybody. The study, of `client` and public images alone, learns the decoder and
     the principal components of public features, in whose coordinates h is searched. Of a pool of random
-    coordinates the rows begin at those that `server` believes most.
+    coordinates the rows begin at those that `server` believes most: so the study keeps nobody's features.
 
     Of a frozen front the study learns nothing that is private, and one study would serve every victim that
     shares it. An undefended victim's front has moved away from the public one; the attacker, who holds
@@ -180,8 +183,7 @@ class TLAware:
         Images are ordered by the confidence of the whole victim in them and their mirror images.
         """
         with engine.attacked(victim, knowledge):
-            image_shape = tuple(knowledge(knowledge.like.new_zeros(1, self.components)).shape[1:])
-            parts = self._parts(victim, image_shape)  # type: ignore[arg-type]
+            parts = self._parts(victim, knowledge.decoder.image_shape)
             start = self._begin(parts.server, knowledge, identities, seed)
             labels = Rows.of(identities, self.candidates, seed).identity.to(start.device)
             z = engine.descend(
@@ -194,9 +196,7 @@ class TLAware:
                 progress=progress,
             )
             steps = self.steps * len(z)
-            found = ranked(
-                knowledge, z, start, labels, _belief(victim), self.candidates, self.chunk, steps
-            )
+            found = ranked(knowledge, z, start, labels, _belief(victim), self.candidates, self.chunk, steps)
         queries = PROBES + self.samples + steps + 2 * len(z)
         return Reconstructions(found.images, found.start, found.latents, found.scores, queries)
 
@@ -206,13 +206,16 @@ class TLAware:
         identity = LOSSES[self.loss](parts.server(h), labels)
         if not self.consistency_weight:
             return identity
-        gap = (h - parts.client(space.decoder(h))).square().flatten(1).mean(1)
-        return identity + self.consistency_weight * gap / space.variance
+        gap: Tensor = (h - parts.client(space.decoder(h))).square().flatten(1).mean(1)
+        total: Tensor = identity + self.consistency_weight * gap / space.variance
+        return total
 
     def _parts(self, victim: nn.Module, image_shape: tuple[int, int, int]) -> Split:
         parts = split(victim, self.cut, image_shape)
         if not any(True for _ in parts.server.parameters()):
-            raise InputError(f"cut: {self.cut!r} leaves nothing to invert; allowed: a module before the last layer")
+            raise InputError(
+                f"cut: {self.cut!r} leaves nothing to invert; allowed: a module before the last layer"
+            )
         return parts
 
     def _begin(self, server: nn.Module, space: FeatureSpace, identities: Tensor, seed: int) -> Tensor:
@@ -227,7 +230,7 @@ def _belief(victim: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     """Confidence in the target, the mean over an image and its mirror image: one a row."""
 
     def belief(images: Tensor, labels: Tensor) -> Tensor:
-        mean = (victim(images).softmax(1) + victim(mirrored(images)).softmax(1)) / 2
+        mean: Tensor = (victim(images).softmax(1) + victim(mirrored(images)).softmax(1)) / 2
         return mean.gather(1, labels[:, None]).squeeze(1)
 
     return belief
