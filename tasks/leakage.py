@@ -15,7 +15,7 @@ OWN_START = "its own start"  # what an attack gains over is where it began
 NATURAL, TOP1, TOP5, KNN = "natural accuracy", "accuracy@1", "accuracy@5", "knn"
 ROBUST = "accuracy under perturbation"
 AGREEMENT = "agreement on public images"
-REFUSED = "accepted, but refused by the embedding"
+REFUSED = "accepted but refused by the embedding"
 QUERIES, STUDY = "queries an identity", "queries of the study"
 # The file has six decimals: an end of an interval this near to zero is zero.
 ZERO = 1e-6
