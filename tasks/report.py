@@ -119,6 +119,7 @@ def run(stage: Stage[Report]) -> None:
         "embedding": inputs.table.embedding,
         "victims": [views.victim(inputs.table, name, row) for name, row in inputs.victims.items()],
         "epsilon": inputs.stage.values["evaluate"]["perturbation"]["epsilon"],
+        "matched": views.matched(inputs.table),
         "why": _why(inputs),
         "people": people,
         "wall": {name: _uri(pictures.png(pixels)) for name, pixels in strips.items()},

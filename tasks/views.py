@@ -7,6 +7,7 @@ from mipriv.stats import Figure
 from tasks import finetune, invert
 from tasks.leakage import (
     AGREEMENT,
+    KID,
     KNN,
     NATURAL,
     OWN_START,
@@ -62,6 +63,7 @@ class Attack:
     people: int
     seeds: int
     queries: str
+    kid: str
     judged: tuple[Judged, ...]
 
 
@@ -102,6 +104,7 @@ def attack(table: Table, name: str, row: invert.Row, victim: finetune.Row) -> At
         people=first.n,
         seeds=first.seeds,
         queries=_queries(table, name),
+        kid=_kid(table, name),
         judged=tuple(_judged(table, name, judge, victim.defense) for judge in everyone(table)),
     )
 
@@ -120,6 +123,22 @@ def victim(table: Table, name: str, row: finetune.Row) -> Victim:
 
 def _knobs(knobs: Mapping[str, object]) -> str:
     return ", ".join(f"{knob} {value}" for knob, value in parameters(knobs))
+
+
+def _kid(table: Table, name: str) -> str:
+    (line,) = (line for line in table.lines if (line.subject, line.figure) == (name, KID))
+    value = line.value
+    return f"{value.point:.3f} [{value.low:.3f}, {value.high:.3f}] in features of {line.judge}"
+
+
+def matched(table: Table) -> dict[str, dict[str, dict[str, str]]]:
+    """Attack accuracy of each defence at each natural accuracy that it reaches: defence, level, judge."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for line in table.lines:
+        if line.kind == "matched":
+            level = f"{100 * float(line.against):g}%"
+            found.setdefault(line.subject, {}).setdefault(level, {})[line.judge] = percent(line.value)
+    return found
 
 
 def _queries(table: Table, name: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from mipriv.stats import Figure
 from tasks.leakage import (
     AGREEMENT,
+    KID,
     KNN,
     NATURAL,
     OWN_START,
@@ -55,6 +56,8 @@ def table(
     for row, study in ((plain, 0), (guarded, 40)):
         counts = {QUERIES: 1200, STUDY: study}
         lines += [Line(row, "cost", name, "", "", figure((n, n, n))) for name, n in counts.items()]
+        lines.append(Line(row, "fidelity", KID, judges[0], "", figure((0.03125, 0.025, 0.0375))))
+    lines.append(Line("tl_dmi: ppa", "matched", TOP1, judges[0], "0.95", figure((0.625, 0.5, 0.75))))
     if embedding is not None:
         lines.append(Line(embedding, "embedding", "accuracy", "", "", figure((0.9, 0.8, 1.0), 1)))
         for row in (plain, guarded):

@@ -121,7 +121,7 @@ def _params(plain: str, guarded: str) -> dict[str, Any]:
             "rows": {plain: {**row, "victim": "none"}, guarded: {**row, "victim": "frozen"}},
         },
         "fisher": {"rows": {}},
-        "evaluate": {"perturbation": {"epsilon": 0.0005}},
+        "evaluate": {"perturbation": {"epsilon": 0.0005}, "matched": [0.95]},
         "report": {"faces": 3, "images_a_face": 2},
         "cost": {"device": "cpu", "threads": 1, "gpus": 0, "retries": 0, "stages": {}},
     }
@@ -193,8 +193,10 @@ def test_the_cost_of_an_attack_and_how_fragile_a_victim_is_stand_there(make: Mak
     page = Page(make(table()) / "report.html")
     assert "asked about: 1,200 an identity." in page.text
     assert "asked about: 1,200 an identity after a study of 40." in page.text
+    assert "KID 0.031 [0.025, 0.037] in features of first" in page.text
+    assert "tl_dmi: ppa 95% 62.5 [50.0, 75.0]" in page.text
     start = page.text.index("Victims Percent")
-    victims = page.text[start : page.text.index("Why freezing")]
+    victims = page.text[start : page.text.index("At equal natural")]
     assert victims.count("50.0 [40.0, 60.0]") == 2 and victims.count("25.0 [20.0, 30.0]") == 4
 
 
