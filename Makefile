@@ -5,7 +5,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run smoke grid flow schedule test lint publish ui clean
+.PHONY: help install run smoke grid celeba flow schedule test lint publish ui clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ smoke: $(INSTALLED)  ## The fewest rows that reach every stage, in a copy under 
 
 grid: $(INSTALLED)  ## Every row with three training seeds, in a copy under .scales/grid
 	@$(RUN) python -m flows.scale grid
+
+celeba: $(INSTALLED)  ## CelebA from the folder MIPRIV_DATA, 60 people, three training seeds, in a copy under .scales/celeba
+	@$(RUN) python -m flows.scale celeba
 
 test: $(INSTALLED) lint  ## Linter, import contracts, type checker, tests
 	@$(RUN) python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
