@@ -124,14 +124,14 @@ def points(figure: Figure) -> str:
 
 
 def plain(figure: Figure) -> str:
-    """A figure as it is: `267.6 [242.9, 295.8]`."""
-    return _spelt(figure, 1, "")
+    """A figure as it is: `267.6 [242.9, 295.8]`, or `0.312 [0.287, 0.335]` where all of it is below 10."""
+    return _spelt(figure, 1, "", 1 if figure.high >= 10 else 3)
 
 
-def _spelt(figure: Figure, scale: float, plus: str) -> str:
+def _spelt(figure: Figure, scale: float, plus: str, digits: int = 1) -> str:
     # Adding 0.0 turns the -0.0 that rounding leaves into 0.0.
     ends = (figure.point, figure.low, figure.high)
-    point, low, high = (f"{round(scale * end, 1) + 0.0:{plus}.1f}" for end in ends)
+    point, low, high = (f"{round(scale * end, digits) + 0.0:{plus}.{digits}f}" for end in ends)
     return f"{point} [{low}, {high}]"
 
 

@@ -127,8 +127,8 @@ def _knobs(knobs: Mapping[str, object]) -> str:
 
 def _kid(table: Table, name: str) -> str:
     (line,) = (line for line in table.lines if (line.subject, line.figure) == (name, KID))
-    value = line.value
-    return f"{value.point:.3f} [{value.low:.3f}, {value.high:.3f}] in features of {line.judge}"
+    point, low, high = (1000 * end for end in (line.value.point, line.value.low, line.value.high))
+    return f"{point:.2f} [{low:.2f}, {high:.2f}] thousandths in features of {line.judge}"
 
 
 def matched(table: Table) -> dict[str, dict[str, dict[str, str]]]:

@@ -193,7 +193,7 @@ def test_the_cost_of_an_attack_and_how_fragile_a_victim_is_stand_there(make: Mak
     page = Page(make(table()) / "report.html")
     assert "asked about: 1,200 an identity." in page.text
     assert "asked about: 1,200 an identity after a study of 40." in page.text
-    assert "KID 0.031 [0.025, 0.037] in features of first" in page.text
+    assert "KID 31.25 [25.00, 37.50] thousandths in features of first" in page.text
     assert "tl_dmi: ppa 95% 62.5 [50.0, 75.0]" in page.text
     start = page.text.index("Victims Percent")
     victims = page.text[start : page.text.index("At equal natural")]
