@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from mipriv.errors import InputError
 from mipriv.plugin import one_of
@@ -27,19 +27,19 @@ Target = Annotated[
 ]
 
 
-def _rising(ends: tuple[float, float]) -> tuple[float, float]:
-    if ends[0] > ends[1]:
-        raise ValueError(f"{list(ends)}; allowed: a number, or [low, high]")
-    return ends
-
-
 class Published(Block):
     """One figure as it was printed: of which `setting`, which `figure`, its `value` or range, and `unit`."""
 
     setting: Text
     figure: Text
-    value: float | Annotated[tuple[float, float], AfterValidator(_rising)]
+    value: float | tuple[float, float]
     unit: Literal["%", "points", "distance", "R²", "count"]
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if isinstance(self.value, tuple) and self.value[0] > self.value[1]:
+            raise ValueError(f"value: {list(self.value)}; allowed: a number, or [low, high]")
+        return self
 
     @property
     def spelt(self) -> str:
@@ -203,8 +203,8 @@ def _study(path: Path, rows: Rows, seen: dict[str, Path]) -> Study:
 
 def _claim(raw: object, where: str, path: Path) -> Claim:
     test = raw.get("test") if isinstance(raw, dict) else None
-    if isinstance(test, dict):  # checked as its own kind first: the line then names what that kind allows
-        kind = str(test.get("kind"))
+    if test is not None:  # checked as its own kind first: the line then names what that kind allows
+        kind = str(test.get("kind") if isinstance(test, dict) else test)
         one_of(kind, KINDS, f"{path}: {where}.test.kind")
         validate(KINDS[kind], test, f"{where}.test", str(path))
     return validate(Claim, raw, where, str(path))
