@@ -131,11 +131,29 @@ def of_rows(
     return [Figure(*figure, n, 1, "bootstrap of rows") for figure in ends]
 
 
-def _bootstrap(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    weights = _weights(values.shape, np.random.Generator(np.random.PCG64(seed)))
-    means = np.einsum("bs,bi,si->b", *weights, values, optimize=True)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def interval(replicates: NDArray[np.float64]) -> tuple[float, float]:
+    """The percentile interval of resampled figures [B]."""
+    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def counts(units: int, resamples: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """How often each of `units` is drawn in each resample with replacement: [resamples, units]."""
+    return random.multinomial(units, np.full(units, 1 / units), resamples)
+
+
+def weights(shape: tuple[int, ...], seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of the pigeonhole bootstrap of values [S, I]: [RESAMPLES, S] and [RESAMPLES, I], rows summing to one.
+
+    A single seed is not resampled. One shape and `seed` always give the same, by which figures pair.
+    """
+    random = np.random.Generator(np.random.PCG64(seed))
+    by_seed, by_identity = (counts(units, RESAMPLES, random) / units for units in shape)
+    return by_seed, by_identity
+
+
+def _bootstrap(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    return interval(np.einsum("bs,bi,si->b", *weights(values.shape, seed), values, optimize=True))
 
 
 def _checked(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -145,13 +163,3 @@ def _checked(values: NDArray[np.float64]) -> NDArray[np.float64]:
     if not np.isfinite(values).all():
         raise InputError("mean: a value is not finite; allowed: finite numbers")
     return values
-
-
-def _weights(
-    shape: tuple[int, ...], random: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights [RESAMPLES, S] and [RESAMPLES, I], each row summing to one; a single seed is not resampled."""
-    seeds, identities = shape
-    by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
-    by_identity = random.multinomial(identities, np.full(identities, 1 / identities), RESAMPLES) / identities
-    return by_seed, by_identity

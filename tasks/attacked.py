@@ -1,5 +1,6 @@
 """What every row of `invert` achieved, in the eyes of every judge."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,25 +9,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from mipriv.metrics.agreement import false_positives
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mipriv import stats
+from mipriv.analysis.distribution_distance import frechet, kid
 from mipriv.errors import InputError
+from mipriv.metrics.agreement import false_positives
 from mipriv.metrics.inversion import hits
 from mipriv.stats import Figure
 from tasks import finetune, invert
-from tasks.leakage import QUERIES, REFUSED, STUDY, UNDEFENDED, Line
+from tasks.leakage import FRECHET, KID, QUERIES, REFUSED, STUDY, UNDEFENDED, Line
 from tasks.referee import Measures, Referee, Seen
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """A row of `invert` as one judge sees it: figures [S, I] of what it made and of where it began."""
+    """A row of `invert` as one judge sees it.
+
+    Attributes:
+        made: figures [S, I] of what it made.
+        begun: figures [S, I] of where it began.
+        features: [n, d] of all that it made, of every training seed.
+        targets: [n] int64, whom each should show.
+    """
 
     made: Measures
     begun: Measures
+    features: Tensor
+    targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,27 +77,40 @@ class Row:
 
 
 def look(row: Row, judges: Sequence[Referee], embedding: Referee | None) -> dict[str, Attacked]:
-    """Figures of a row by judge; of a classifier also how much of what it accepts the embedding refuses."""
-    made: dict[str, list[Measures]] = {}
-    begun: dict[str, list[Measures]] = {}
+    """A row as each judge sees it; of a classifier also how much of what it accepts the embedding refuses."""
+    everyone = [*judges, *([embedding] if embedding else [])]
+    made: dict[str, list[tuple[Seen, Measures]]] = {judge.name: [] for judge in everyone}
+    begun: dict[str, list[Measures]] = {judge.name: [] for judge in everyone}
     for seed in row.wanted.seeds:
         images = row.images(seed)
-        for name, seen in (("images", made), ("start", begun)):
-            for judge, measures in _measure(images[name], images["identities"], judges, embedding).items():
-                seen.setdefault(judge, []).append(measures)
-    return {judge: Attacked(stack(made[judge]), stack(begun[judge])) for judge in made}
+        seen = {judge.name: judge.look(images["images"], images["identities"]) for judge in everyone}
+        independent = seen[embedding.name] if embedding else None
+        for judge in everyone:
+            own = seen[judge.name]
+            also = {} if judge is embedding else refused(own, independent)
+            made[judge.name].append((own, judge.measure(own) | also))
+            start = judge.look(images["start"], images["identities"])
+            begun[judge.name].append(judge.measure(start))
+    return {name: _attacked(made[name], begun[name]) for name in made}
 
 
-def _measure(
-    images: Tensor, identities: Tensor, judges: Sequence[Referee], embedding: Referee | None
-) -> dict[str, Measures]:
-    found = {}
-    independent = None if embedding is None else embedding.look(images, identities)
-    if embedding is not None and independent is not None:
-        found[embedding.name] = embedding.measure(independent)
-    for judge in judges:
-        seen = judge.look(images, identities)
-        found[judge.name] = judge.measure(seen) | refused(seen, independent)
+def _attacked(made: Sequence[tuple[Seen, Measures]], begun: list[Measures]) -> Attacked:
+    features, targets = (
+        torch.cat(parts) for parts in zip(*((s.features, s.targets) for s, _ in made), strict=True)
+    )
+    return Attacked(stack([measures for _, measures in made]), stack(begun), features, targets)
+
+
+def fidelity(name: str, seen: Attacked, judge: Referee) -> list[Line]:
+    """How far all that an attack made lies from private images, as distributions in a judge's features.
+
+    The Fréchet distance is left out where there are too few images for it.
+    """
+    fake, real = seen.features.double().numpy(), judge.private.double().numpy()
+    shown, labels = seen.targets.numpy(), judge.labels.numpy()
+    found = [Line(name, "fidelity", KID, judge.name, "", kid(fake, shown, real, labels))]
+    with contextlib.suppress(InputError):
+        found.append(Line(name, "fidelity", FRECHET, judge.name, "", frechet(fake, shown, real, labels)))
     return found
 
 
@@ -130,7 +154,7 @@ def lines(subject: str, kind: str, judged_by: str, measures: Measures) -> list[L
 
 def differences(subject: str, against: str, judged_by: str, a: Measures, b: Measures) -> list[Line]:
     """Each figure of `a` minus that of `b`, paired by seed and identity."""
-    pairs = {name: stats.paired_difference(a[name], b[name]) for name in a}
+    pairs = {name: stats.paired_difference(a[name], b[name]) for name in a if name in b}
     return [Line(subject, "difference", name, judged_by, against, value) for name, value in pairs.items()]
 
 

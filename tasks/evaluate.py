@@ -6,7 +6,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from mipriv.metrics.agreement import agreement
 from pydantic import Field
 from torch import Tensor
 
@@ -16,13 +15,14 @@ from mipriv.data.dataset import Dataset
 from mipriv.data.splits import PUBLIC
 from mipriv.device import place, resolve
 from mipriv.errors import InputError
+from mipriv.metrics.agreement import agreement
 from mipriv.metrics.robustness import robust_hits
 from mipriv.models import checkpoint
 from mipriv.models.embedders import Embedding
 from mipriv.models.fold import folded
 from mipriv.models.generators import Generator
 from mipriv.training import logits
-from tasks import attacked, finetune, invert, judge, outcomes, prior
+from tasks import attacked, finetune, invert, judge, matched, outcomes, prior
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.leakage import AGREEMENT, NATURAL, OWN_START, ROBUST, Line
@@ -202,11 +202,15 @@ def _attacks(
         lines += left.cost()
         progress(done, len(wanted.rows))
     for referee in bench.all:
+        figures = {name: seen[name][referee.name].made for name in wanted.rows}
+        lines += matched.lines(wanted, victims, natural, figures, referee.name, stage.params.matched)
         for name in wanted.rows:
             made, begun = seen[name][referee.name].made, seen[name][referee.name].begun
             lines += attacked.lines(name, "attack", referee.name, made)
             lines += attacked.lines(f"{name}, selected only", "floor", referee.name, begun)
             lines += attacked.differences(name, OWN_START, referee.name, made, begun)
+            if referee is (bench.embedding or bench.classifiers[0]):
+                lines += attacked.fidelity(name, seen[name][referee.name], referee)
         for name, twin in attacked.twins(wanted, victims).items():
             pairs = [wanted.rows[row].seeds for row in (name, twin)]
             both = [

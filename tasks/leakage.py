@@ -15,7 +15,8 @@ OWN_START = "its own start"  # what an attack gains over is where it began
 NATURAL, TOP1, TOP5, KNN = "natural accuracy", "accuracy@1", "accuracy@5", "knn"
 ROBUST = "accuracy under perturbation"
 AGREEMENT = "agreement on public images"
-REFUSED = "accepted, but refused by the embedding"
+REFUSED = "accepted but refused by the embedding"
+KID, FRECHET = "kid", "frechet"
 QUERIES, STUDY = "queries an identity", "queries of the study"
 # The file has six decimals: an end of an interval this near to zero is zero.
 ZERO = 1e-6
@@ -27,10 +28,11 @@ class Line:
 
     Attributes:
         subject: a row of `invert`, of `finetune`, of `prior` or of `judge`, or the name of a floor.
-        kind: `victim`, `attack`, `floor`, `ceiling`, `difference`, `judge`, `embedding` or `cost`.
+        kind: `victim`, `attack`, `floor`, `ceiling`, `difference`, `judge`, `embedding`, `cost`, `fidelity`
+            or `matched`.
         figure: what was measured.
         judge: who judged it; empty where nobody did.
-        against: of a difference, what was subtracted.
+        against: of a difference, what was subtracted; of a matched figure, at which natural accuracy.
     """
 
     subject: str

@@ -61,7 +61,7 @@ def front(order: list[Leaf], module: str) -> list[Leaf]:
     """
     inside = [i for i, leaf in enumerate(order) if leaf.name == module or leaf.name.startswith(f"{module}.")]
     if not inside:
-        one_of(module, _cuts(order), "cut")
+        one_of(module, names(order), "cut")
     return order[: inside[-1] + 1]
 
 
@@ -108,12 +108,12 @@ def account(model: nn.Module, image_shape: tuple[int, int, int]) -> list[dict[st
     return rows
 
 
-def _persistent_buffers(module: nn.Module) -> list[Tensor]:
-    kept = set(module.state_dict(keep_vars=True))
-    return [buffer for name, buffer in module.named_buffers(recurse=False) if name in kept]
-
-
-def _cuts(order: list[Leaf]) -> list[str]:
+def names(order: list[Leaf]) -> list[str]:
     """Every prefix of a leaf's name that is short enough to be worth offering."""
     names = {".".join(leaf.name.split(".")[:depth]) for leaf in order for depth in (1, 2, 3)}
     return sorted(names)
+
+
+def _persistent_buffers(module: nn.Module) -> list[Tensor]:
+    kept = set(module.state_dict(keep_vars=True))
+    return [buffer for name, buffer in module.named_buffers(recurse=False) if name in kept]

@@ -56,7 +56,7 @@ def prior(faces: torch.Tensor) -> Generator:
 
 @pytest.fixture
 def gan(faces: torch.Tensor) -> DCGAN:
-    """A convolutional GAN of `faces` that has hardly learnt, its contrast raised so that it matters, in float64."""
+    """A convolutional GAN of `faces` that has hardly learnt, its contrast raised to matter, in float64."""
     maker = GAN(latent_dim=6, width=4, steps=2, critic_steps=1, batch_size=8, lr=2e-3)
     model, _ = maker.fit(faces, seed=0, device=torch.device("cpu"))
     model.zero_grad(set_to_none=True)

@@ -18,6 +18,7 @@ from mipriv.attacks.search.target_gan import TargetRecipe
 from mipriv.data.augment import Augment
 from mipriv.errors import InputError
 from mipriv.models.classifiers import Classifier
+from mipriv.models.decoders import ConvDecoder
 from mipriv.models.generators import Generator
 from tests.science.conftest import CLASSES, SHAPE
 
@@ -47,6 +48,15 @@ SMALL = {
         "gan": TINY_GAN,
     },
     "ppa": {"samples": 20, "candidates": 3, "steps": 2, "keep": 2, "final_views": 2, "chunk": 4},
+    "tl_aware": {
+        "cut": "trunk.stage1",
+        "decoder": ConvDecoder(width=8, steps=60, batch_size=8, lr=1e-2, augment=Augment()),
+        "components": 8,
+        "samples": 20,
+        "candidates": 2,
+        "steps": 2,
+        "chunk": 3,
+    },
 }
 # Knobs of a longer run, where they are not these.
 LONGER: dict[str, object] = {"steps": 60, "lr": 0.1}
@@ -138,16 +148,15 @@ def test_the_victim_is_left_as_it_was(
 
 
 class Counting(Classifier):
-    """Counts the images that it is asked about."""
+    """Counts the images that it decides upon: an attack may evaluate it in parts, and ends at the head."""
 
     def __init__(self, inner: Classifier) -> None:
         super().__init__(inner.trunk, inner.head, inner.normalise)
         self.seen = 0
+        inner.head.register_forward_pre_hook(self._count)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """As the inner model, which decides upon this too."""
-        self.seen += len(x)
-        return super().embed(x)
+    def _count(self, head: nn.Module, features: tuple[Tensor]) -> None:
+        self.seen += len(features[0])
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -159,7 +168,7 @@ def test_queries_are_counted(name: str, victim: Classifier, searched: Generator)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_optimising_helps(name: str, victim: Classifier, searched: Generator) -> None:
     """By the victim's own belief, more steps end above where the search began."""
-    access = plugin.load("inversion", name).access
+    access = plugin.load("inversion", name, **SMALL[name]).access
     identities = NAMED if access == "labels" else list(range(CLASSES))
     found = run(name, victim, searched, identities, **LONG.get(name, LONGER))
     targets = torch.tensor(identities).repeat_interleave(found.scores.shape[1])

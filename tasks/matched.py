@@ -1,0 +1,64 @@
+"""Defences at equal natural accuracy: each swept over its strengths, the curve read at given levels."""
+
+from collections.abc import Mapping, Sequence
+
+from mipriv.analysis.matched import Point, at
+from tasks import finetune, invert
+from tasks.attacked import of_seeds
+from tasks.leakage import TOP1, UNDEFENDED, Line
+from tasks.referee import Measures, Values
+
+
+def family(victim: finetune.Row) -> str:
+    """Name of a defence whose strengths make one curve; a frozen front beside a loss is another defence."""
+    frozen = " + tl_dmi" if victim.knobs.get("freeze") else ""
+    return f"{victim.defense}{frozen}"
+
+
+def curves(wanted: invert.Invert, victims: Mapping[str, finetune.Row]) -> dict[tuple[str, str], list[str]]:
+    """Rows of `invert` that make one curve, by (setting, defence); the undefended end is in each."""
+    found: dict[tuple[str, str], list[str]] = {}
+    plain: dict[str, str] = {}
+    for name, row in wanted.rows.items():
+        victim = victims[row.victim]
+        knobs = ", ".join(f"{knob} {value}" for knob, value in row.knobs.items())
+        setting = f"{row.attack}{f' ({knobs})' if knobs else ''} with {row.prior}, backbone {victim.backbone}"
+        if victim.defense == UNDEFENDED:
+            plain[setting] = name
+        else:
+            found.setdefault((setting, family(victim)), []).append(name)
+    return {key: [plain[key[0]], *rows] for key, rows in found.items() if key[0] in plain}
+
+
+def lines(
+    wanted: invert.Invert,
+    victims: Mapping[str, finetune.Row],
+    natural: Mapping[str, Values],
+    made: Mapping[str, Measures],
+    judge: str,
+    levels: Sequence[float],
+) -> list[Line]:
+    """Attack accuracy of every defence at every level of natural accuracy that its curve reaches.
+
+    Args:
+        natural: natural accuracy [S, I] of each victim, over its own training seeds.
+        made: figures [S, I] of each row of `invert`, over the row's seeds.
+        judge: who took those figures.
+        levels: natural accuracies.
+    """
+    found = []
+    for (setting, defense), rows in curves(wanted, victims).items():
+        shared = sorted(set.intersection(*(set(wanted.rows[row].seeds) for row in rows)))
+        if not shared:
+            continue
+        curve = []
+        for name in rows:
+            row = wanted.rows[name]
+            own = of_seeds({TOP1: natural[row.victim]}, victims[row.victim].seeds, [shared, row.seeds])
+            attack = of_seeds(made[name], row.seeds, [shared, row.seeds])
+            curve.append(Point(own[TOP1], attack[TOP1]))
+        for level in levels:
+            figure = at(curve, level)
+            if figure is not None:
+                found.append(Line(f"{defense}: {setting}", "matched", TOP1, judge, f"{level:g}", figure))
+    return found
