@@ -110,17 +110,18 @@ def load(path: Path | str = FILE) -> dict[str, Any]:
     return loaded
 
 
-def validate(model: type[T], value: object, where: str) -> T:
-    """An instance of `model` (a pydantic model or a dataclass) from plain YAML values.
+def validate(model: type[T], value: object, where: str, file: str = FILE) -> T:
+    """An instance of `model` (a pydantic model or a dataclass) from plain YAML or JSON values.
 
     Args:
-        where: dotted place of `value` in ``params.yaml``, e.g. ``invert.rows.ppa-none``.
+        where: dotted place of `value` in its file, e.g. ``invert.rows.ppa-none``.
+        file: which that is, for the message.
 
     Raises:
         InputError: one line that names the dotted key, what stands there and what is allowed.
     """
     instance, mistakes = _check(model, value, where)
-    _refuse(mistakes)
+    _refuse(mistakes, file)
     return typing.cast(T, instance)
 
 
@@ -140,7 +141,7 @@ def plugin_knobs(family: str, name: str, mapping: object, where: str) -> Any:
         _located(where, plugin.one_of, str(knob), plugin.knobs(family, name), f"{family} {name}, knob")
         knobs[knob], found = _check(hints[knob], value, f"{where}.{knob}")
         mistakes |= found
-    _refuse(mistakes)
+    _refuse(mistakes, FILE)
     return _located(where, plugin.load, family, name, **knobs)
 
 
@@ -151,10 +152,10 @@ def _located(where: str, call: typing.Callable[..., T], *args: Any, **kwargs: An
         raise InputError(f"{FILE}: {where}: {_one_line(error)}") from error
 
 
-def _refuse(mistakes: dict[str, str]) -> None:
+def _refuse(mistakes: dict[str, str], file: str) -> None:
     if mistakes:
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-        raise InputError(f"{FILE}: {next(iter(mistakes.values()))}{more}")
+        raise InputError(f"{file}: {next(iter(mistakes.values()))}{more}")
 
 
 def _check(annotation: Any, value: object, where: str) -> tuple[Any, dict[str, str]]:
