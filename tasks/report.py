@@ -22,12 +22,14 @@ from torch import Tensor
 from mipriv.data.dataset import Dataset
 from mipriv.data.splits import SPLITS
 from mipriv.models import checkpoint
-from tasks import finetune, information, invert, leakage, pictures, views
+from tasks import claims, finetune, information, invert, leakage, pictures, views
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.findings import Evidence, findings, share
+from tasks.information import Third
 from tasks.leakage import NATURAL, TOP1, UNDEFENDED, Table
 from tasks.pictures import Panel, Part, Pixels, Point
+from tasks.verdicts import verdicts
 
 BLOCKS = (
     "prepare",
@@ -89,6 +91,16 @@ class Inputs:
         attacked = {name: row.victim for name, row in self.attacks.items()}
         return Evidence(self.table, attacked, undefended, self.data.num_classes("private"))
 
+    @property
+    def fisher(self) -> list[Path]:
+        """Folders of the rows of `fisher`."""
+        return [self.stage.path("fisher") / row for row in self.stage.values["fisher"]["rows"]]
+
+    @property
+    def thirds(self) -> list[Third]:
+        """Fisher information by thirds of the depth, of every row."""
+        return [third for folder in self.fisher for third in information.read(folder / information.THIRDS)]
+
     def victim(self, row: str) -> Path:
         """Folder of the first training seed of a victim."""
         return self.stage.path("victims") / row / f"seed-{self.victims[row].seeds[0]}"
@@ -121,6 +133,7 @@ def run(stage: Stage[Report]) -> None:
         "epsilon": inputs.stage.values["evaluate"]["perturbation"]["epsilon"],
         "matched": views.matched(inputs.table),
         "why": _why(inputs),
+        "claims": verdicts(claims.read(inputs.stage.path("claims")), inputs.table, inputs.thirds),
         "people": people,
         "wall": {name: _uri(pictures.png(pixels)) for name, pixels in strips.items()},
         "pictures": {name: _uri(picture) for name, picture in shown.items()},
@@ -227,14 +240,13 @@ def _totals(parts: list[Part]) -> dict[str, Any]:
 
 def _why(inputs: Inputs) -> list[dict[str, str]]:
     """Fisher information over depth, row by row: picture and words."""
-    folder = inputs.stage.path("fisher")
     return [
         {
-            "row": row,
-            "said": information.said(information.read(folder / row / information.THIRDS)),
-            "picture": _uri((folder / row / information.PICTURE).read_bytes()),
+            "row": folder.name,
+            "said": information.said(information.read(folder / information.THIRDS)),
+            "picture": _uri((folder / information.PICTURE).read_bytes()),
         }
-        for row in inputs.stage.values["fisher"]["rows"]
+        for folder in inputs.fisher
     ]
 
 
@@ -271,4 +283,6 @@ def _uri(picture: bytes) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(launch(run, ["data", "victims", "reconstructions", "fisher", "evaluation"], Report))
+    raise SystemExit(
+        launch(run, ["data", "victims", "reconstructions", "fisher", "evaluation", "claims"], Report)
+    )
