@@ -73,6 +73,22 @@ def test_a_row_in_chunks_of_identities_covers_everybody_once(smoke: Path) -> Non
     assert len(parts) == 2 and seen == list(range(20))
 
 
+def test_an_attack_that_studies_its_victim_does_so_once_and_not_again_for_another_search(copy: Path) -> None:
+    left = copy / "out/invert/tl_aware-none"
+    study = left / "study/seed-0/knowledge.safetensors"
+    assert len(list((left / "seed-0").iterdir())) == 2 and study.exists()
+    before = study.read_bytes()
+
+    def further(values: dict[str, dict[str, dict[str, dict[str, object]]]]) -> None:
+        values["invert"]["attacks"]["tl_aware"]["steps"] = 4  # type: ignore[assignment]
+
+    edit(copy, further)  # type: ignore[arg-type]
+    done = run(copy, "dvc", "repro", "invert@tl_aware-none")
+    assert study.read_bytes() == before
+    assert re.search(r"study/seed-0  kept, was done", done.stderr)
+    assert re.search(r"seed-0/ids-00000  done in", done.stderr)
+
+
 def test_frozen_layers_are_those_of_the_backbone_byte_for_byte(smoke: Path) -> None:
     backbone = load_file(smoke / "out/pretrain/imagenet/model/model.safetensors")
     head_only = load_file(smoke / "out/finetune/tl_dmi-head/seed-0/model.safetensors")
@@ -94,6 +110,7 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
         "fisher@none",
         "invert@ppa-none",
         "invert@ppa-tl_dmi-head",
+        "invert@tl_aware-none",
     ]
     expected += ["judge@slim_vgg", "prepare", "pretrain@imagenet", "prior@eigenfaces", "report"]
     assert top == sorted(expected)
@@ -117,12 +134,18 @@ def test_the_filters_of_the_experiments_note_answer(smoke: Path) -> None:
         found = client.search_runs([experiment.experiment_id], wanted, order_by=list(order))
         return [run.info.run_name for run in found]
 
-    table = {(line["subject"], line["figure"]): float(line["point"]) for line in table_of(smoke)}
-    rows = {f"ppa-{victim} by slim_vgg": victim for victim in ("none", "tl_dmi-head")}
-    natural = {row: table[victim, "natural accuracy"] for row, victim in rows.items()}
-    leaks = {row: table[row.split()[0], "accuracy@1"] for row in rows}
+    table = {
+        (line["kind"], line["subject"], line["figure"], line["judge"]): float(line["point"])
+        for line in table_of(smoke)
+    }
+    attacked = {"ppa-none": "none", "ppa-tl_dmi-head": "tl_dmi-head", "tl_aware-none": "none"}
+    natural, leaks = {}, {}
+    for row, victim in attacked.items():
+        for judge in ("slim_vgg", "dlib"):
+            natural[f"{row} by {judge}"] = table["victim", victim, "natural accuracy", ""]
+            leaks[f"{row} by {judge}"] = table["attack", row, "accuracy@1", judge]
     for least in (0.0, *natural.values()):
-        kept = [row for row in rows if natural[row] >= least]
+        kept = [row for row in natural if natural[row] >= least]
         found = names(best.replace("0.95", str(least)), "metrics.accuracy_at_1 ASC")
         assert sorted(found) == sorted(kept) and [leaks[row] for row in found] == sorted(map(leaks.get, kept))
     assert {"invert@ppa-none", "seed-0/ids-00000", "ppa-none by slim_vgg"} <= set(names(one))
