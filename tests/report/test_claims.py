@@ -14,7 +14,7 @@ from tasks.claims import Leaks
 from tasks.engine.params import validate
 from tasks.leakage import KNN, TOP1, TOP5
 from tasks.verdicts import SPELT
-from tests.claim_parts import DEEP, DIFFERS, FOLDER, NAMES, NATURALLY, ORDERED, claim
+from tests.report.claim_parts import DEEP, DIFFERS, FOLDER, NAMES, NATURALLY, ORDERED, claim
 
 
 def test_every_file_of_the_folder_is_valid() -> None:

@@ -11,9 +11,9 @@ from mipriv.stats import Figure
 from tasks import leakage, show
 from tasks.leakage import TOP1, Table
 from tasks.tables import write_csv
-from tests.leakage_lines import LESS, figure, table
+from tests.report.leakage_lines import LESS, figure, table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def written(content: Table, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from tasks.information import Third
 from tasks.leakage import NATURAL, TOP1, Line, Table
 from tasks.report import TEMPLATES
 from tasks.verdicts import APART, HELD, NOT_RUN, NOT_SHOWN, OUTCOMES, REVERSED, UNMATCHED, Verdict, verdicts
-from tests.claim_parts import (
+from tests.report.claim_parts import (
     BACK,
     DEEP,
     DIFFERS,
@@ -30,7 +30,7 @@ from tests.claim_parts import (
     ran,
     thirds,
 )
-from tests.leakage_lines import JUDGES, LESS, MORE, NOTHING, Interval, figure
+from tests.report.leakage_lines import JUDGES, LESS, MORE, NOTHING, Interval, figure
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -8,9 +8,9 @@ from tasks.claims import Claims, Rows, Study
 from tasks.engine.params import validate
 from tasks.information import DIFFERENCE, FIRST, LAST, Third
 from tasks.leakage import TOP1, Line, Table
-from tests.leakage_lines import JUDGES, Interval, figure, table
+from tests.report.leakage_lines import JUDGES, Interval, figure, table
 
-FOLDER = Path(__file__).parents[1] / "claims"
+FOLDER = Path(__file__).parents[2] / "claims"
 NAMES = {
     "attacks": {"ppa": "ppa", "gmi": "gmi", "averaged": "ppa_averaged"},
     "victims": {"undefended": "none", "tl_dmi": "frozen", "bido": "bido"},
