@@ -22,11 +22,11 @@ from mipriv.models.embedders import Embedding
 from mipriv.models.fold import folded
 from mipriv.models.generators import Generator
 from mipriv.training import logits
-from tasks import attacked, finetune, invert, judge, matched, outcomes, prior
+from tasks import finetune, invert, judge, prior
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.leakage import AGREEMENT, NATURAL, OWN_START, ROBUST, Line
-from tasks.referee import (
+from tasks.evaluation import attacked, matched, outcomes
+from tasks.evaluation.referee import (
     CHUNK,
     ClassifierReferee,
     EmbeddingReferee,
@@ -36,6 +36,7 @@ from tasks.referee import (
     by_person,
     test_images,
 )
+from tasks.leakage import AGREEMENT, NATURAL, OWN_START, ROBUST, Line
 
 PUBLIC_IMAGES = 400  # on which judges and victims are compared; more would only cost time
 

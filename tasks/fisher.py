@@ -28,7 +28,6 @@ from mipriv.device import environment, resolve
 from mipriv.models import checkpoint
 from mipriv.plugin import one_of
 from tasks import invert
-from tasks.depth import depth
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
 from tasks.engine.params import Block
@@ -48,6 +47,7 @@ from tasks.information import (
     Third,
     said,
 )
+from tasks.page.depth import depth
 from tasks.tables import write_csv
 
 SUMS, FACTS = "sums.safetensors", "layers.json"

@@ -22,14 +22,15 @@ from torch import Tensor
 from mipriv.data.dataset import Dataset
 from mipriv.data.splits import SPLITS
 from mipriv.models import checkpoint
-from tasks import claims, finetune, information, invert, leakage, pictures, views
+from tasks import finetune, information, invert, leakage
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.findings import Evidence, findings, share
 from tasks.information import Third
 from tasks.leakage import NATURAL, TOP1, UNDEFENDED, Table
-from tasks.pictures import Panel, Part, Pixels, Point
-from tasks.verdicts import verdicts
+from tasks.page import claims, pictures, views
+from tasks.page.findings import Evidence, findings, share
+from tasks.page.pictures import Panel, Part, Pixels, Point
+from tasks.page.verdicts import verdicts
 
 BLOCKS = (
     "prepare",
@@ -42,7 +43,7 @@ BLOCKS = (
     "evaluate",
     "report",
 )
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "page" / "templates"
 
 
 class Report(Block):

@@ -9,9 +9,10 @@ import torch
 
 from mipriv import stats
 from mipriv.errors import InputError
-from tasks import attacked, evaluate, finetune, invert, matched
+from tasks import evaluate, finetune, invert
+from tasks.evaluation import attacked, matched
+from tasks.evaluation.referee import Seen
 from tasks.leakage import REFUSED, TOP1, Line
-from tasks.referee import Seen
 
 
 def judged(accuracy: float) -> Line:

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from mipriv.stats import Figure
-from tasks.claims import Claims, Rows, Study
 from tasks.engine.params import validate
 from tasks.information import DIFFERENCE, FIRST, LAST, Third
 from tasks.leakage import TOP1, Line, Table
+from tasks.page.claims import Claims, Rows, Study
 from tests.report.leakage_lines import JUDGES, Interval, figure, table
 
 FOLDER = Path(__file__).parents[2] / "claims"

@@ -9,11 +9,11 @@ from typing import Any, get_args
 import pytest
 
 from mipriv.errors import InputError
-from tasks import claims
-from tasks.claims import Leaks
 from tasks.engine.params import validate
 from tasks.leakage import KNN, TOP1, TOP5
-from tasks.verdicts import SPELT
+from tasks.page import claims
+from tasks.page.claims import Leaks
+from tasks.page.verdicts import SPELT
 from tests.report.claim_parts import DEEP, DIFFERS, FOLDER, NAMES, NATURALLY, ORDERED, claim
 
 

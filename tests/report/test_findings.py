@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks.findings import Evidence, Finding, findings
 from tasks.leakage import Table
+from tasks.page.findings import Evidence, Finding, findings
 from tests.report.leakage_lines import LESS, MORE, NOTHING, Interval, table
 
 

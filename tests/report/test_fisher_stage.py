@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from mipriv.analysis.fisher import Information, Layer
 from mipriv.errors import InputError
 from tasks import fisher, information, invert
-from tasks.depth import MARKS, depth
 from tasks.information import (
     CLASSIFICATION,
     DIFFERENCE,
@@ -27,6 +26,7 @@ from tasks.information import (
     Third,
     said,
 )
+from tasks.page.depth import MARKS, depth
 from tasks.tables import write_csv
 
 SIZES = [4, 2, 10, 2, 100, 2, 100, 1000]

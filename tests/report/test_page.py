@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tasks import leakage, pictures
+from tasks import leakage
 from tasks.engine import events
+from tasks.page import pictures
 from tests.report.conftest import MINUS, SIDE, Make, Page, shade
 from tests.report.leakage_lines import NOTHING, table
 

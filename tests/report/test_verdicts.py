@@ -7,13 +7,23 @@ from typing import Any
 import pytest
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks import claims
-from tasks.claims import Claims, Rows
 from tasks.engine.params import validate
 from tasks.information import Third
 from tasks.leakage import NATURAL, TOP1, Line, Table
+from tasks.page import claims
+from tasks.page.claims import Claims, Rows
+from tasks.page.verdicts import (
+    APART,
+    HELD,
+    NOT_RUN,
+    NOT_SHOWN,
+    OUTCOMES,
+    REVERSED,
+    UNMATCHED,
+    Verdict,
+    verdicts,
+)
 from tasks.report import TEMPLATES
-from tasks.verdicts import APART, HELD, NOT_RUN, NOT_SHOWN, OUTCOMES, REVERSED, UNMATCHED, Verdict, verdicts
 from tests.report.claim_parts import (
     BACK,
     DEEP,

@@ -19,8 +19,8 @@ from mipriv.metrics.agreement import false_positives
 from mipriv.metrics.inversion import hits
 from mipriv.stats import Figure
 from tasks import finetune, invert
+from tasks.evaluation.referee import Measures, Referee, Seen
 from tasks.leakage import FRECHET, KID, QUERIES, REFUSED, STUDY, UNDEFENDED, Line
-from tasks.referee import Measures, Referee, Seen
 
 
 @dataclass(frozen=True)

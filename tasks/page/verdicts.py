@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from mipriv.errors import InputError
 from mipriv.stats import Figure
-from tasks.claims import UNDEFENDED, Claim, Claims, Difference, Fisher, Natural, Order, Rows, Study
 from tasks.information import DIFFERENCE, FIRST, LAST, MEAN, Third
 from tasks.leakage import KNN, NATURAL, TOP1, TOP5, ZERO, Table, percent, plain, points, sign
+from tasks.page.claims import UNDEFENDED, Claim, Claims, Difference, Fisher, Natural, Order, Rows, Study
 
 HELD, NOT_SHOWN, REVERSED, NOT_RUN = "held", "not shown", "reversed", "not run"
 OUTCOMES = (HELD, NOT_SHOWN, REVERSED, NOT_RUN)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from mipriv.analysis.matched import Point, at
 from tasks import finetune, invert
-from tasks.attacked import of_seeds
+from tasks.evaluation.attacked import of_seeds
+from tasks.evaluation.referee import Measures, Values
 from tasks.leakage import TOP1, UNDEFENDED, Line
-from tasks.referee import Measures, Values
 
 
 def family(victim: finetune.Row) -> str:
