@@ -55,8 +55,9 @@ def copy(source: Path, target: Path) -> None:
 
 
 def prepare(source: Path, name: str, target: Path) -> None:
-    """A copy of the project at the scale `scales/NAME.yaml`."""
-    known = sorted(path.stem for path in (source / SCALES).glob("*.yaml"))
+    """A copy of the project at the scale `scales/NAME.yaml`; a name may have a folder, as `papers/kedmi`."""
+    scales = source / SCALES
+    known = sorted(path.relative_to(scales).with_suffix("").as_posix() for path in scales.rglob("*.yaml"))
     if name not in known:
         project.fail(f"scale {name!r} does not exist; allowed: {', '.join(known)}")
     copy(source, target)
@@ -64,7 +65,7 @@ def prepare(source: Path, name: str, target: Path) -> None:
     values = yaml.load((source / "params.yaml").read_text(encoding="utf-8"))
     override(
         values,
-        yaml.load((source / SCALES / f"{name}.yaml").read_text(encoding="utf-8")),
+        yaml.load((scales / f"{name}.yaml").read_text(encoding="utf-8")),
         f"{SCALES / name}.yaml",
     )
     with (target / "params.yaml").open("w", encoding="utf-8") as file:
@@ -94,7 +95,7 @@ def overridden(source: Path, changes: dict[str, Any]) -> Path:
 def main() -> int:
     """Command line: the scale, and optionally where its copy goes."""
     parser = argparse.ArgumentParser(prog="python -m flows.scale", allow_abbrev=False)
-    parser.add_argument("name", help="a file of scales/, without its ending")
+    parser.add_argument("name", help="a file below scales/, without its ending: grid, papers/kedmi")
     parser.add_argument("--to", type=Path, help="folder of the copy; default: .scales/NAME")
     given = parser.parse_args()
     source = project.root()

@@ -133,14 +133,19 @@ def _judges(wanted: Parameters) -> None:
         for row in wanted.invert.rows.values()
         if row.victim in wanted.finetune.rows
     }
-    taken = {wanted.pretrain.rows[backbone].arch for backbone in attacked}
+    taken = {_network(wanted.pretrain.rows[backbone]) for backbone in attacked}
     for name, row in wanted.judge.rows.items():
         plugin_knobs("classifier", row.arch, row.knobs, f"judge.rows.{name}.knobs")
-        if row.arch in taken:
+        if (network := _network(row)) in taken:
             where, victims = f"judge.rows.{name}.arch", ", ".join(sorted(taken))
             raise InputError(
-                f"{params.FILE}: {where}: {row.arch!r} is a victim's; allowed: other than {victims}"
+                f"{params.FILE}: {where}: {network!r} is a victim's; allowed: other than {victims}"
             )
+
+
+def _network(row: pretrain.Row | judge.Row) -> str:
+    """What a row's architecture is called; one plug-in holds all networks of torchvision."""
+    return f"{row.arch}:{row.knobs['name']}" if row.arch == "torchvision" else row.arch
 
 
 def _attacks(wanted: Parameters, people: int) -> None:
