@@ -260,7 +260,7 @@ class Observed(Defense):
 
 @functools.cache
 def trained(asked: str) -> tuple[float, list[str]]:
-    """The loss of one step on two images, and the weights that did what they should not."""
+    """The loss of one step on two images plus that after it, and the weights that did what they should not."""
     arch, knobs, defense, its, recipe, classes, shape = json.loads(asked)
     model = classifiers.build(of("classifier", arch, knobs), classes, tuple(shape), seed=0)
     plan = params.validate(Recipe, recipe, "recipe")
@@ -269,7 +269,7 @@ def trained(asked: str) -> tuple[float, list[str]]:
     history = train(model, pair, pair, dataclasses.replace(plan, epochs=1, batch_size=2), guard, seed=0)
     after = dict(model.named_parameters())
     wrong = [name for name in after if torch.equal(guard.before[name], after[name]) == (name in guard.free)]
-    return history.kept.loss, wrong
+    return history.kept.loss + history.kept.validation_loss, wrong
 
 
 def held(asked: str) -> None:
