@@ -260,7 +260,7 @@ class Observed(Defense):
 
 @functools.cache
 def trained(asked: str) -> tuple[float, list[str]]:
-    """The loss of one step on two images plus that after it, and the weights that did what they should not."""
+    """The summed losses of one step on two images and after it, and weights that did as they should not."""
     arch, knobs, defense, its, recipe, classes, shape = json.loads(asked)
     model = classifiers.build(of("classifier", arch, knobs), classes, tuple(shape), seed=0)
     plan = params.validate(Recipe, recipe, "recipe")
