@@ -1,6 +1,7 @@
 """Scales, times, and the end of a whole run."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from tests.pipeline.conftest import ROOT, environment, run
 def test_every_scale_overrides_what_there_is_and_is_consistent(path: Path) -> None:
     from tasks.check import check
 
+    if "$MIPRIV_DATA" in path.read_text() and "MIPRIV_DATA" not in os.environ:
+        pytest.skip("MIPRIV_DATA, the folder that this scale reads, is unset")
     yaml = YAML(typ="safe")
     values = yaml.load((ROOT / "params.yaml").read_text())
     scale.override(values, yaml.load(path.read_text()), path.name)
@@ -38,7 +41,7 @@ def test_an_unknown_scale_is_one_line() -> None:
 def test_times_are_those_of_the_events(smoke: Path) -> None:
     table = run(smoke, sys.executable, "-m", "flows.times").stdout
     last = json.loads((smoke / "out/events/prepare.jsonl").read_text().splitlines()[-1])
-    assert f"| `prepare` | 1 | {last['seconds']:.0f} |" in table and "| `invert` | 2 |" in table
+    assert f"| `prepare` | 1 | {last['seconds']:.0f} |" in table and "| `invert` | 3 |" in table
 
 
 def living_in(folder: Path) -> set[str]:
