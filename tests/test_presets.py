@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from torch import Tensor, nn
 
 from flows import scale
-from mipriv import draws
+from mipriv import draws, plugin
 from mipriv.attacks.inversion import Reconstructions, offer
 from mipriv.data.splits import plan_splits
 from mipriv.defenses import Batch, Defense
