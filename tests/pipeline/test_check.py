@@ -64,7 +64,7 @@ WRONG = [
     ("prepare.transform.size", [64], r"prepare\.transform: transform, size: \[64\]; allowed: \[height,"),
     ("prepare.transform.channels", 2, r"prepare\.transform\.channels"),
     ("pretrain.rows.imagenet.weights", "imagenet", r"weights: pretrained weights: 'imagenet' do not exist"),
-    ("pretrain.rows.public.arch", "resnet99", r"'resnet99' does not exist"),
+    ("pretrain.rows.imagenet.arch", "resnet99", r"'resnet99' does not exist"),
     ("prior.rows.gan.knobs.objective", "wgan", r"objective: 'wgan' does not exist.*allowed: hinge, wgan_gp"),
     (
         "judge.rows.slim_vgg.arch",
