@@ -23,13 +23,15 @@ from mipriv.data.dataset import Dataset
 from mipriv.data.splits import SPLITS
 from mipriv.models import checkpoint
 from tasks import finetune, information, invert, leakage
+from tasks.curves import curves
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.information import Third
 from tasks.leakage import NATURAL, TOP1, UNDEFENDED, Table
 from tasks.page import claims, pictures, views
 from tasks.page.findings import Evidence, findings, share
-from tasks.page.pictures import Panel, Part, Pixels, Point
+from tasks.page.pictures import Part, Pixels
+from tasks.page.tradeoff import Panel, Point, Reached, attacks, tradeoff
 from tasks.page.verdicts import verdicts
 
 BLOCKS = (
@@ -70,9 +72,14 @@ class Inputs:
         return Dataset.open(self.stage.path("data"))
 
     @cached_property
+    def inversion(self) -> invert.Invert:
+        """The block `invert`."""
+        return self.stage.block("invert", invert.Invert)
+
+    @property
     def attacks(self) -> Mapping[str, invert.Row]:
         """Rows of `invert`."""
-        return self.stage.block("invert", invert.Invert).rows
+        return self.inversion.rows
 
     @cached_property
     def victims(self) -> Mapping[str, finetune.Row]:
@@ -113,15 +120,17 @@ class Inputs:
 
 
 def run(stage: Stage[Report]) -> None:
-    """Write `report.html`, its pictures `faces.png`, `tradeoff.png` and `account.png`, and `leakage.md`."""
+    """Write `report.html`, its pictures and `leakage.md`."""
     inputs = Inputs(stage)
     people, strips = _strips(inputs)
     accounts = {row: _account(inputs.victim(row)) for row in inputs.victims}
     shown = {
         "faces": pictures.wall(strips, people),
-        "tradeoff": pictures.tradeoff(_panels(inputs)),
+        "attacks": attacks(_reached(inputs), inputs.evidence.chance),
         "account": pictures.account(accounts),
     }
+    if panels := _panels(inputs):
+        shown["tradeoff"] = tradeoff(panels)
     page = {
         "findings": findings(inputs.evidence),
         "evidence": inputs.evidence,
@@ -170,29 +179,39 @@ def _write(stage: Stage[Report], page: dict[str, Any], shown: Mapping[str, bytes
 
 
 def _panels(inputs: Inputs) -> list[Panel]:
-    table, chance = inputs.table, inputs.evidence.chance
-    return [
-        Panel(
-            judge,
-            tuple(_point(inputs, row, judge) for row in inputs.attacks),
-            chance,
-            table.value(table.subjects("ceiling")[0], "ceiling", TOP1, judge).point,
-        )
-        for judge in table.judges
-    ]
+    """Settings in which a defence has an undefended end, by every judge."""
+    table, found = inputs.table, curves(inputs.inversion, inputs.victims)
+    panels = []
+    for where in dict.fromkeys(where for where, _ in found):
+        own = {defense: rows for (place, defense), rows in found.items() if place == where}
+        for judge in views.everyone(table):
+            points = {name: [_point(inputs, row, judge) for row in rows] for name, rows in own.items()}
+            undefended = next(iter(points.values()))[0]
+            ceiling = table.value(table.subjects("ceiling")[0], "ceiling", TOP1, judge).point
+            strengths = {name: curve[1:] for name, curve in points.items()}
+            panels.append(Panel(where, judge, undefended, strengths, inputs.evidence.chance, ceiling))
+    return panels
 
 
 def _point(inputs: Inputs, row: str, judge: str) -> Point:
-    table, attack = inputs.table, inputs.attacks[row]
-    victim = inputs.victims[attack.victim]
-    return Point(
-        name=row,
-        setting=f"{attack.attack} with {attack.prior}, backbone {victim.backbone}",
-        defended=victim.defense != UNDEFENDED,
-        natural=table.value(attack.victim, "victim", NATURAL),
-        attack=table.value(row, "attack", TOP1, judge),
-        twin=table.twin(row),
-    )
+    table, victim = inputs.table, inputs.attacks[row].victim
+    return Point(table.value(victim, "victim", NATURAL), table.value(row, "attack", TOP1, judge))
+
+
+def _reached(inputs: Inputs) -> dict[str, dict[str, Reached]]:
+    """Attacks on undefended victims, or on all where none is undefended, by every judge."""
+    table = inputs.table
+    plain = [row for row, own in inputs.attacks.items() if own.victim in inputs.evidence.undefended]
+    return {
+        row: {
+            judge: Reached(
+                table.value(row, "attack", TOP1, judge),
+                table.value(f"{row}, selected only", "floor", TOP1, judge),
+            )
+            for judge in views.everyone(table)
+        }
+        for row in plain or inputs.attacks
+    }
 
 
 def _strips(inputs: Inputs) -> tuple[list[str], dict[str, Pixels]]:

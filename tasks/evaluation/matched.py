@@ -4,30 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from mipriv.analysis.matched import Point, at
 from tasks import finetune, invert
+from tasks.curves import curves
 from tasks.evaluation.attacked import of_seeds
 from tasks.evaluation.referee import Measures, Values
-from tasks.leakage import TOP1, UNDEFENDED, Line
-
-
-def family(victim: finetune.Row) -> str:
-    """Name of a defence whose strengths make one curve; a frozen front beside a loss is another defence."""
-    frozen = " + tl_dmi" if victim.knobs.get("freeze") else ""
-    return f"{victim.defense}{frozen}"
-
-
-def curves(wanted: invert.Invert, victims: Mapping[str, finetune.Row]) -> dict[tuple[str, str], list[str]]:
-    """Rows of `invert` that make one curve, by (setting, defence); the undefended end is in each."""
-    found: dict[tuple[str, str], list[str]] = {}
-    plain: dict[str, str] = {}
-    for name, row in wanted.rows.items():
-        victim = victims[row.victim]
-        knobs = ", ".join(f"{knob} {value}" for knob, value in row.knobs.items())
-        setting = f"{row.attack}{f' ({knobs})' if knobs else ''} with {row.prior}, backbone {victim.backbone}"
-        if victim.defense == UNDEFENDED:
-            plain[setting] = name
-        else:
-            found.setdefault((setting, family(victim)), []).append(name)
-    return {key: [plain[key[0]], *rows] for key, rows in found.items() if key[0] in plain}
+from tasks.leakage import TOP1, Line
 
 
 def lines(
@@ -47,7 +27,7 @@ def lines(
         levels: natural accuracies.
     """
     found = []
-    for (setting, defense), rows in curves(wanted, victims).items():
+    for (where, defense), rows in curves(wanted, victims).items():
         shared = sorted(set.intersection(*(set(wanted.rows[row].seeds) for row in rows)))
         if not shared:
             continue
@@ -60,5 +40,5 @@ def lines(
         for level in levels:
             figure = at(curve, level)
             if figure is not None:
-                found.append(Line(f"{defense}: {setting}", "matched", TOP1, judge, f"{level:g}", figure))
+                found.append(Line(f"{defense}: {where}", "matched", TOP1, judge, f"{level:g}", figure))
     return found

@@ -1,4 +1,4 @@
-"""Pictures of the report as PNG bytes: faces, the trade-off, trainable and frozen layers.
+"""Pictures of the report as PNG bytes: faces, trainable and frozen layers; and how all of them look.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; shapes and hatches say the same again.
 """
@@ -7,57 +7,21 @@ import io
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import cycle
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 from torch.nn import functional as F
-
-from mipriv.stats import Figure
 
 Pixels = NDArray[np.uint8]
 MARKS = tuple(zip(("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), "os^DvP", strict=True))
 FROZEN, TRAINABLE, GREY = "#56B4E9", "#E69F00", "#666666"
 TILE, NEAR, FAR = 96, 2, 10  # pixels: widest face, gap between faces of one person, gap between people
-
-
-@dataclass(frozen=True)
-class Point:
-    """An attack in the trade-off.
-
-    Attributes:
-        name: its row.
-        setting: what it shares with its undefended twin; one shape and colour each.
-        defended: filled if so, else hollow.
-        natural: accuracy of the victim.
-        attack: accuracy of the attack.
-        twin: row of the undefended twin, which a line leads to.
-    """
-
-    name: str
-    setting: str
-    defended: bool
-    natural: Figure
-    attack: Figure
-    twin: str | None
-
-
-@dataclass(frozen=True)
-class Panel:
-    """What one judge sees: `points`, the accuracy of a guess, and that of real images."""
-
-    judge: str
-    points: tuple[Point, ...]
-    chance: float
-    ceiling: float
 
 
 @dataclass(frozen=True)
@@ -102,8 +66,11 @@ def wall(strips: Mapping[str, Pixels], people: Sequence[str]) -> bytes:
     gap = np.full((NEAR * 3, next(iter(strips.values())).shape[1], 3), 255, np.uint8)
     sheet = np.concatenate([part for pixels in strips.values() for part in (pixels, gap)])
     height, width = sheet.shape[:2]
-    with _style():
-        figure = Canvas(figsize=(11, 9 * height / width + 0.3), dpi=150, layout="constrained")
+    with style():
+        # Names stand in the margin, which grows with the longest.
+        names = 0.075 * max(map(len, strips))
+        size = (9.4 + names, 9 * height / width + 0.5)
+        figure = Canvas(figsize=size, dpi=150, layout="constrained")
         axes = figure.add_subplot()
         axes.imshow(sheet)
         step = (width + FAR) / len(people)
@@ -112,99 +79,12 @@ def wall(strips: Mapping[str, Pixels], people: Sequence[str]) -> bytes:
         axes.set_yticks([i * (tall + len(gap)) + tall / 2 for i in range(len(strips))], list(strips))
         axes.tick_params(length=0, labeltop=True, labelbottom=False)
         axes.spines[:].set_visible(False)
-        return _saved(figure)
-
-
-def tradeoff(panels: Sequence[Panel]) -> bytes:
-    """Natural accuracy against attack accuracy in percent with intervals on both, a panel a judge."""
-    settings = dict.fromkeys(point.setting for panel in panels for point in panel.points)
-    marks = dict(zip(settings, cycle(MARKS)))  # settings beyond them share marks
-    lowest = 100 * min(point.natural.low for panel in panels for point in panel.points)
-    with _style():
-        figure = Canvas(figsize=(5.5 * len(panels), 5), dpi=150, layout="constrained")
-        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, panel in zip(grid, panels, strict=True):
-            axes.set(xlim=(max(-2, lowest - 2), 101), ylim=(-2, 104), title=f"judge {panel.judge}")
-            axes.set(xlabel="natural accuracy of the victim, %")
-            _panel(axes, panel, marks)
-        grid[0].set_ylabel("attack accuracy, top 1, %")
-        figure.legend(handles=_key(marks), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-        return _saved(figure)
-
-
-def _panel(axes: Axes, panel: Panel, marks: Mapping[str, tuple[str, str]]) -> None:
-    axes.axhline(100 * panel.chance, color=GREY, linestyle=":", linewidth=1)
-    axes.axhline(100 * panel.ceiling, color=GREY, linestyle="--", linewidth=1)
-    places = {point.name: (100 * point.natural.point, 100 * point.attack.point) for point in panel.points}
-    for point in panel.points:
-        color, shape = marks[point.setting]
-        x, y = places[point.name]
-        if point.twin is not None:
-            axes.plot(*zip(places[point.twin], (x, y), strict=True), color=color, alpha=0.35, linewidth=3)
-        axes.errorbar(
-            x,
-            y,
-            xerr=_reach(point.natural),
-            yerr=_reach(point.attack),
-            fmt=shape,
-            color=color,
-            markerfacecolor=color if point.defended else "white",
-            markersize=7,
-            elinewidth=0.8,
-            capsize=2,
-            zorder=3,
-        )
-    _label(axes, panel.points, places, marks)
-
-
-def _label(
-    axes: Axes,
-    points: Sequence[Point],
-    places: Mapping[str, tuple[float, float]],
-    marks: Mapping[str, tuple[str, str]],
-) -> None:
-    """Names in a column at the right, as near to their points' heights as their own height lets them be."""
-    order = sorted(points, key=lambda point: places[point.name][1])
-    gap = min(4.5, 100 / len(order))
-    stairs = gap * np.arange(len(order))
-    wanted = np.array([places[point.name][1] for point in order])
-    heights = isotonic_regression(wanted - stairs).x.clip(0, 102 - stairs[-1]) + stairs
-    for point, height in zip(order, heights, strict=True):
-        color, _ = marks[point.setting]
-        line = {"arrowstyle": "-", "color": color, "linewidth": 0.6, "alpha": 0.7, "shrinkB": 5}
-        axes.annotate(
-            point.name,
-            places[point.name],
-            (1.03, height),
-            textcoords=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=8,
-            arrowprops=line,
-            annotation_clip=False,
-        )
-
-
-def _key(marks: Mapping[str, tuple[str, str]]) -> list[Line2D]:
-    """What shapes, fillings and lines mean."""
-    shapes = [Line2D([], [], color=c, marker=m, linestyle="", label=name) for name, (c, m) in marks.items()]
-    fills = [
-        Line2D([], [], color="black", marker="o", linestyle="", markerfacecolor=fill, label=label)
-        for label, fill in (("hollow: undefended", "white"), ("filled: defended", "black"))
-    ]
-    guess = Line2D([], [], color=GREY, linestyle=":", label="guessing")
-    real = Line2D([], [], color=GREY, linestyle="--", label="real test images")
-    return [*shapes, *fills, guess, real]
-
-
-def _reach(figure: Figure) -> NDArray[np.float64]:
-    """Lengths of both whiskers in percent: [2, 1]."""
-    ends = [[figure.point - figure.low], [figure.high - figure.point]]
-    return 100 * np.array(ends).clip(0)  # a point at the end of its interval may round past it
+        return saved(figure)
 
 
 def account(victims: Mapping[str, Sequence[Part]]) -> bytes:
     """A bar a victim: its blocks in the order of execution, as wide as their share of the parameters."""
-    with _style():
+    with style():
         figure = Canvas(figsize=(11, 0.55 * len(victims) + 1.1), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         for height, parts in enumerate(victims.values()):
@@ -217,7 +97,7 @@ def account(victims: Mapping[str, Sequence[Part]]) -> bytes:
         key = [Patch(facecolor=FROZEN, hatch="////", edgecolor="white", label="frozen")]
         key.append(Patch(facecolor=TRAINABLE, label="trainable"))
         figure.legend(handles=key, loc="outside upper right", ncols=2, frameon=False)
-        return _saved(figure)
+        return saved(figure)
 
 
 def _bar(axes: Axes, height: int, parts: Sequence[Part]) -> None:
@@ -233,7 +113,8 @@ def _bar(axes: Axes, height: int, parts: Sequence[Part]) -> None:
             axes.text((begun + left) / 2, height, part.name, ha="center", va="center", fontsize=7, bbox=box)
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
+    """Settings of every picture."""
     return matplotlib.rc_context(
         {
             "font.size": 9,
@@ -244,7 +125,8 @@ def _style() -> AbstractContextManager[None]:
     )
 
 
-def _saved(figure: Canvas) -> bytes:
+def saved(figure: Canvas) -> bytes:
+    """The picture as a file, the same bytes for the same picture."""
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()

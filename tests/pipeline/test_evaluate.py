@@ -10,6 +10,7 @@ import torch
 from mipriv import stats
 from mipriv.errors import InputError
 from tasks import evaluate, finetune, invert
+from tasks.curves import curves
 from tasks.evaluation import attacked, matched
 from tasks.evaluation.referee import Seen
 from tasks.leakage import REFUSED, TOP1, Line
@@ -80,7 +81,7 @@ def test_a_defence_is_one_curve_over_its_strengths_with_the_undefended_end() -> 
     }
     rows = {f"ppa-{name}": row(name) for name in victims}
     setting = "ppa with eigenfaces, backbone a"
-    assert matched.curves(inversion(rows), victims) == {
+    assert curves(inversion(rows), victims) == {
         (setting, "tl_dmi"): ["ppa-none", "ppa-early", "ppa-late"],
         (setting, "bido"): ["ppa-none", "ppa-bido"],
         (setting, "bido + tl_dmi"): ["ppa-none", "ppa-both"],

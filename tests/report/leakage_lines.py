@@ -68,7 +68,8 @@ def table(
             lines += _subject(name, kind, judge, (top1, top1 - 0.01, top1 + 0.01), 1)
         lines += _subject(plain, "attack", judge, (0.75 + i / 100, 0.6, 0.9), 3)
         lines += _subject(guarded, "attack", judge, (reached or {}).get(judge, (0.5, 0.3, 0.7)), 3)
-        lines += _subject(f"{guarded}, selected only", "floor", judge, (0.2, 0.1, 0.3), 3)
+        for row in (plain, guarded):
+            lines += _subject(f"{row}, selected only", "floor", judge, (0.2, 0.1, 0.3), 3)
         lines.append(Line(plain, "difference", TOP1, judge, OWN_START, figure(MORE)))
         lines.append(
             Line(guarded, "difference", TOP1, judge, OWN_START, figure((gain or {}).get(judge, MORE)))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tasks import leakage
 from tasks.engine import events
-from tasks.page import pictures
+from tasks.page import pictures, tradeoff
 from tests.report.conftest import MINUS, SIDE, Make, Page, shade
 from tests.report.leakage_lines import NOTHING, table
 
@@ -109,7 +109,7 @@ def test_nothing_is_loaded_from_elsewhere_and_every_picture_is_described(make: M
     policy = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 6
+    assert len(images) == 7
     for attributes in images:
         assert len(attributes["alt"] or "") > 20
         kind, _, data = (attributes["src"] or "").partition(",")
@@ -132,7 +132,7 @@ def test_names_are_text_and_nothing_else(make: Make) -> None:
 def test_a_second_run_gives_the_same_bytes(make: Make) -> None:
     first, second = make(table(), "one"), make(table(), "two")
     names = sorted(path.name for path in first.iterdir())
-    assert names == ["account.png", "faces.png", "leakage.md", "report.html", "tradeoff.png"]
+    assert names == ["account.png", "attacks.png", "faces.png", "leakage.md", "report.html", "tradeoff.png"]
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
@@ -142,6 +142,7 @@ def test_pictures_and_page_are_recorded(make: Make) -> None:
     kinds = {line["name"]: line["kind"] for line in lines if line["event"] == "artifact"}
     assert kinds == {
         "faces.png": "image",
+        "attacks.png": "image",
         "tradeoff.png": "image",
         "account.png": "image",
         "report.html": "file",
@@ -156,7 +157,8 @@ def test_the_markdown_table_has_every_attack_and_floor(make: Make) -> None:
     expected = ["guarded", "frozen", "87.5 [80.0, 92.5]", "50.0 [30.0, 70.0]", "-25.0 [-40.0, -10.0]"]
     assert rows[3][:5] == expected
     assert [row[0] for row in rows[2:]] == [
-        "plain", "guarded", "floor: mean", "floor: guarded, selected only", "ceiling: real",
+        "plain", "guarded", "floor: mean", "floor: plain, selected only", "floor: guarded, selected only",
+        "ceiling: real",
     ]  # fmt: skip
 
 
@@ -178,9 +180,13 @@ def test_large_faces_are_made_small_and_colours_stay() -> None:
 
 def test_a_crowd_of_equal_points_can_be_drawn() -> None:
     value = table().lines[0].value
-    points = tuple(pictures.Point(f"row {i}", f"s{i % 9}", i % 2 > 0, value, value, None) for i in range(40))
-    drawn = Image.open(io.BytesIO(pictures.tradeoff([pictures.Panel("judge", points, 0.1, 1.0)])))
-    assert drawn.size[0] > 700 and "Software" not in drawn.info
+    point = tradeoff.Point(value, value)
+    curves = {f"defence {i}": [point] * 4 for i in range(9)}
+    panel = tradeoff.Panel("an attack", "judge", point, curves, 0.1, 1.0)
+    drawn = Image.open(io.BytesIO(tradeoff.tradeoff([panel])))
+    assert drawn.size[0] > 500 and "Software" not in drawn.info
+    reached = {f"row {i}": {"judge": tradeoff.Reached(value, value)} for i in range(40)}
+    assert Image.open(io.BytesIO(tradeoff.attacks(reached, 0.1))).size[1] > 2000
 
 
 def test_the_csv_that_evaluate_writes_is_what_is_read(make: Make) -> None:
