@@ -7,11 +7,12 @@ first, and nothing else is touched.
 
 import argparse
 import sys
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mipriv.attacks.inversion import offer
+from mipriv.attacks.inversion import Access, offer
 from mipriv.attacks.search.identity import LOSSES
 from mipriv.data.splits import plan_splits
 from mipriv.defenses import Defense
@@ -150,7 +151,8 @@ def _network(row: pretrain.Row | judge.Row) -> str:
 
 def _attacks(wanted: Parameters, people: int) -> None:
     for name, knobs in wanted.invert.attacks.items():
-        plugin_knobs("inversion", name, knobs, f"invert.attacks.{name}")
+        attack = plugin_knobs("inversion", name, knobs, f"invert.attacks.{name}")
+        one_of(str(getattr(attack, "access", None)), typing.get_args(Access), f"inversion {name}, access")
     for name, row in wanted.invert.rows.items():
         where = f"invert.rows.{name}"
         known(f"{where}.attack", row.attack, wanted.invert.attacks)

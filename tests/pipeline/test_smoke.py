@@ -169,6 +169,7 @@ def test_the_table_is_printed_with_the_way_to_the_report(smoke: Path) -> None:
 TOY = '''"""A toy attack: the prior's mean."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -181,8 +182,10 @@ class Toy:
 
     copies: int = 1
 
+    access: ClassVar[str] = "labels"
+
     def __call__(self, victim, prior, identities, *, seed, progress=None):
-        """See `WhiteBoxInversion`."""
+        """See `Inversion`."""
         z = torch.zeros(len(identities), self.copies, prior.latent_dim)
         with torch.no_grad():
             images = prior(z.flatten(0, 1)).unflatten(0, z.shape[:2])
