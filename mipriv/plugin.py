@@ -22,6 +22,7 @@ FAMILIES = {
     "prior": "mipriv.models.generators",
     "defense": "mipriv.defenses",
     "inversion": "mipriv.attacks.inversion",
+    "reconstruction": "mipriv.attacks.reconstruction",
 }
 
 

@@ -1,9 +1,10 @@
 """The one supervised training loop: victims, judges and public backbones all pass through it."""
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from mipriv import draws
 from mipriv.data.augment import Augment
 from mipriv.defenses import Batch, Defense
 from mipriv.errors import InputError
+from mipriv.models.split_classifier import SplitClassifier
 from mipriv.plugin import one_of
 
 Pair = tuple[Tensor, Tensor]
@@ -89,7 +91,8 @@ def train(
     """Train a classifier in place, on the device it lies on.
 
     Args:
-        model: [n, C, H, W] to logits [n, K]; left in evaluation mode with the selected weights.
+        model: [n, C, H, W] to logits [n, K], whole or split; left in evaluation mode with the selected
+            weights.
         training: images [n, C, H, W] in [0, 1] and labels [n] int64.
         validation: the same, for selection.
         recipe: see `Recipe`.
@@ -101,10 +104,24 @@ def train(
     try:
         with draws.seeded(seed, "defense"):
             defense.prepare(model, tuple(training[0].shape[1:]))  # type: ignore[arg-type]
-        with draws.seeded(seed, "dropout"):
+        with draws.seeded(seed, "dropout"), released(model, defense, seed, "release"):
             return _epochs(model, training, validation, recipe, defense, seed, progress)
     finally:
         defense.finish(model)
+
+
+@contextlib.contextmanager
+def released(model: nn.Module, defense: Defense, *key: draws.Key) -> Iterator[None]:
+    """Inside the block a split network's features leave its client as the defence releases them."""
+    if not isinstance(model, SplitClassifier):
+        yield
+        return
+    random, before = draws.generator(*key), model.release
+    model.release = lambda features: defense.release(features, random)
+    try:
+        yield
+    finally:
+        model.release = before
 
 
 def _epochs(
@@ -181,7 +198,11 @@ def _forward(
     images = recipe.augment(training[0][rows].to(device), uniforms)
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         out = model(images)
-    return Batch(images, training[1][rows].to(device), out.float(), epoch, recipe.epochs)
+    batch = Batch(images, training[1][rows].to(device), out.float(), epoch, recipe.epochs)
+    if not isinstance(model, SplitClassifier):
+        return batch
+    features, sent = model.take()
+    return replace(batch, features=features.float(), sent=sent.float())
 
 
 def _batches(count: int, size: int, generator: torch.Generator) -> list[Tensor]:

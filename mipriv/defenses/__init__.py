@@ -24,6 +24,8 @@ class Batch:
         logits: [n, K].
         epoch: from 0.
         epochs: in all.
+        features: of a split network, [n, *feature_shape] as its client makes them; None for a whole one.
+        sent: the same as they left the client.
     """
 
     images: Tensor
@@ -31,6 +33,8 @@ class Batch:
     logits: Tensor
     epoch: int
     epochs: int
+    features: Tensor | None = None
+    sent: Tensor | None = None
 
 
 class Defense:
@@ -39,9 +43,12 @@ class Defense:
     Attributes:
         freeze: what stays as the public backbone has it; a defence that offers TL-DMI beside itself has a
             knob of this name, and extends `prepare` and `before_epoch` rather than replace them.
+        sigma: standard deviation of Gaussian noise that `release` adds; a defence of split networks has a
+            knob of this name, and extends `release` rather than replace it.
     """
 
     freeze: Freeze | None = None
+    sigma: float = 0.0
 
     def prepare(self, model: nn.Module, image_shape: tuple[int, int, int]) -> None:
         """Change the model before training: freeze, insert, replace.
@@ -73,8 +80,15 @@ class Defense:
         """Called when training ends, be it by an error, prepared or not: hooks and the like are removed."""
 
     def release(self, features: Tensor, generator: torch.Generator) -> Tensor:
-        """What leaves the client when `features` are sent; active whenever the defence is attacked."""
-        return features
+        """What leaves the client when `features` are sent; active whenever the defence is attacked.
+
+        Args:
+            features: [n, *feature_shape].
+            generator: on the CPU, of every random draw, so that devices draw alike.
+        """
+        if not self.sigma:
+            return features
+        return features + self.sigma * torch.randn(features.shape, generator=generator).to(features)
 
     def state(self) -> dict[str, Any]:
         """The defence's own state, as tensors and numbers."""
