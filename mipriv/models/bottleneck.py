@@ -79,11 +79,12 @@ class Bottleneck:
     ) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for i in range(max(1, halvings)):
-            stride = 2 if halvings else 1
-            beside = {"output_padding": 1} if stride == 2 and kind is nn.ConvTranspose2d else {}
-            layers.append(
-                kind(before if i == 0 else after, after, self.kernel, stride, self.kernel // 2, **beside)
+            layer = kind(
+                before if i == 0 else after, after, self.kernel, 2 if halvings else 1, self.kernel // 2
             )
+            if isinstance(layer, nn.ConvTranspose2d) and halvings:
+                layer.output_padding = (1, 1)  # otherwise a side of 2 n would come back as 2 n - 1
+            layers.append(layer)
             if self.relu:
                 layers.append(nn.ReLU())
         return layers
