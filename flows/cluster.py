@@ -1,4 +1,4 @@
-"""One Ray head on this machine for a whole run: it listens on loopback only, and ends with the run.
+"""One Ray head on this machine for a whole run, where one pays: it listens on loopback, and ends with the run.
 
 Between the run and Ray stands a guard, this module run as a program. It holds the reading end of a pipe that
 only the run can write to: when that closes, be it because the run was killed, the guard ends Ray's whole
@@ -20,13 +20,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.cost import processors, threads
+from flows.cost import processors, threads, wants_ray
 from flows.project import fail
 
 HOST = "127.0.0.1"
 STORE = 80_000_000  # bytes of Ray's object store, about the least it takes: cells pass files, not objects
 START, END = 90.0, 3.0  # seconds that Ray gets to start, and to end by itself
 LONGEST = 40  # characters of its folder: sockets lie 65 deeper, and 107 is all that a socket's path may have
+
+
+def for_run(project: Path) -> "contextlib.AbstractContextManager[dict[str, str]]":
+    """What children of a run need in their environment: `local_head`, or nothing where it would not pay."""
+    if os.environ.get("RAY_ADDRESS") or wants_ray(project):
+        return local_head(project)
+    return contextlib.nullcontext({})
 
 
 @contextlib.contextmanager

@@ -8,6 +8,9 @@ from ruamel.yaml import YAML
 
 from flows.project import fail
 
+RAY = ("auto", "always", "never")
+FEW = 4  # processors
+
 
 def processors() -> int:
     """Processors that this process may use."""
@@ -30,6 +33,20 @@ def threads(project: Path) -> list[int]:
 def at_once(project: Path) -> int:
     """How many stages this machine computes at once: its processors, divided by `cost.threads`."""
     return max(1, processors() // threads(project)[0])
+
+
+def wants_ray(project: Path) -> bool:
+    """Whether a run starts a Ray head of its own, as `cost.ray` says.
+
+    `auto`: where cells keep GPUs, or the machine has more than `FEW` processors. Each stage that comes to Ray
+    costs some ten seconds of a processor, its worker imports torch once more; on few processors the stages
+    that run at once fill them without it.
+    """
+    block = _block(project)
+    asked = block.get("ray", "auto")
+    if asked not in RAY:
+        fail(f"params.yaml: cost.ray: {asked!r} is not allowed; allowed: {', '.join(RAY)}")
+    return asked == "always" or (asked == "auto" and (processors() > FEW or bool(block.get("gpus"))))
 
 
 def minutes(project: Path, address: str) -> float:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from flows import records, scale, steps
 from flows.children import Children
-from flows.cluster import local_head
+from flows.cluster import for_run
 from flows.cost import at_once
 from flows.launch import Launched, Settings, launch
 from flows.project import Mistake, environment, events, root
@@ -62,7 +62,7 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
     publisher = Publisher(project, capture=True, more={"MLFLOW_TRACKING_URI": store})
     try:
         with (
-            local_head(project) as cluster,
+            for_run(project) as cluster,
             Children(project, environment(MIPRIV_PUBLISH="off", **cluster)) as children,
         ):
             launched = launch(plan, planned, children, settings)

@@ -1,4 +1,4 @@
-"""`make run`: every stale stage through DVC, as many at once as there are processors, on one local Ray head.
+"""`make run`: every stale stage through DVC, as many at once as there are processors.
 
 The leakage table comes at the end. `dvc repro` computes the same, one stage after the other.
 """
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from flows import graph, repro
 from flows.children import Children
-from flows.cluster import local_head
+from flows.cluster import for_run
 from flows.cost import at_once, minutes
 from flows.graph import Busy, Graph
 from flows.project import artifact, environment, fail, root
@@ -45,7 +45,7 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
     stale = graph.stale(stages, selected, changed)
     whole = True
     if stale:
-        with local_head(project) as cluster, following(project):
+        with for_run(project) as cluster, following(project):
             whole = _compute(project, {name: stages[name] for name in stages if name in stale}, cluster)
     else:
         print(f"nothing to do: all {len(selected)} stages are up to date", file=sys.stderr)

@@ -10,7 +10,7 @@ import math
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -60,7 +60,7 @@ class Cost(Block):
 
     ``threads`` is the one number here that may change bytes, hence it is part of a cell's key. ``gpus`` (of
     one cell: a fraction of a GPU or a whole number; 0 keeps none for it) and ``retries`` (of a cell whose
-    worker died) are for Ray.
+    worker died) are for Ray, and ``ray`` says whether a run starts a head of its own.
     """
 
     device: Annotated[
@@ -72,6 +72,7 @@ class Cost(Block):
     threads: Annotated[int, Field(gt=0)]
     gpus: Annotated[float, Field(ge=0), AfterValidator(_share)]
     retries: Annotated[int, Field(ge=0)]
+    ray: Literal["auto", "always", "never"] = "auto"
     stages: dict[str, Expected]
 
     def of(self, stage: str) -> Self:

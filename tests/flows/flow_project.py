@@ -21,7 +21,7 @@ PARAMS: dict[str, Any] = {
     "row": {"rows": {"left": {"seconds": 0.1}, "right": {"seconds": 0.1}}},
     "alone": {"seconds": 0.1},
     "join": {"seconds": 0.1},
-    "cost": {"threads": 1},
+    "cost": {"threads": 1, "ray": "always"},
 }
 STAGES = ["source", "row@left", "row@right", "alone", "join"]
 

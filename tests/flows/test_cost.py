@@ -1,11 +1,12 @@
 """What the block `cost` says of a machine that runs several stages at once."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
-from flows import cost
+from flows import cluster, cost
 from flows.project import Mistake
 
 
@@ -41,3 +42,20 @@ def test_what_is_no_number_of_threads_is_one_line(
         capsys.readouterr().err
         == f"error: params.yaml: {said} is not allowed; allowed: a whole number above 0\n"
     )
+
+
+def test_a_run_starts_ray_where_it_pays_or_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for processors, gpus, auto in ((2, 0, False), (4, 0, False), (5, 0, True), (2, 0.5, True)):
+        monkeypatch.setattr(cost, "processors", lambda n=processors: n)
+        for asked, expected in (("auto", auto), ("always", True), ("never", False)):
+            assert cost.wants_ray(wrote(tmp_path, f"cost: {{gpus: {gpus}, ray: {asked}}}")) is expected
+    assert isinstance(cluster.for_run(tmp_path), contextlib.nullcontext)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with cluster.for_run(tmp_path) as environment:
+        assert environment == {}
+    with pytest.raises(Mistake):
+        cost.wants_ray(wrote(tmp_path, "cost: {ray: sometimes}"))
+    assert "cost.ray: 'sometimes' is not allowed; allowed: auto, always, never" in capsys.readouterr().err
