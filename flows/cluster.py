@@ -1,4 +1,4 @@
-"""One Ray head on this machine for a whole run, where one pays: it listens on loopback, and ends with the run.
+"""One Ray head on this machine for a run, where one pays: it listens on loopback, and ends with the run.
 
 Between the run and Ray stands a guard, this module run as a program. It holds the reading end of a pipe that
 only the run can write to: when that closes, be it because the run was killed, the guard ends Ray's whole
