@@ -28,7 +28,8 @@ from mipriv.models.classifiers import Classifier
 from mipriv.models.freeze import Freeze
 from mipriv.models.generators import Generator
 from mipriv.training import Recipe, train
-from tasks.check import Parameters, check
+from tasks.check import check
+from tasks.checks.parameters import Parameters
 from tasks.engine import params
 from tasks.engine.params import plugin_knobs
 from tasks.prepare import FACES, Row

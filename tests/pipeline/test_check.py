@@ -9,7 +9,8 @@ import pytest
 
 from mipriv import plugin
 from mipriv.errors import InputError
-from tasks.check import Parameters, check
+from tasks.check import check
+from tasks.checks.parameters import Parameters
 from tasks.engine import params
 
 ROOT = Path(__file__).parents[2]
