@@ -12,9 +12,9 @@ from tasks.splits.gains import HOSTS, NOISE
 
 NO_BOUND = "no bound"
 VACUOUS = (
-    "On natural images nobody knows h(x), and what is known of it makes the bound on the error some 20 to 500 "
-    "times smaller than any attack's error. There only the information and the factor exp(-2 I / d) are shown, as "
-    "ways to compare defences: the absolute bound is vacuous, and no certificate."
+    "On natural images nobody knows h(x), and what is known of it makes the bound on the error some 20 "
+    "to 500 times smaller than any attack's error. There only the information and the factor exp(-2 I / d) "
+    "are shown, as ways to compare defences: the absolute bound is vacuous, and no certificate."
 )
 
 
@@ -182,8 +182,8 @@ def said(table: Table) -> list[str]:
         if (line.kind, line.against) == ("gain", HOSTS):
             value = line.value
             sentences.append(
-                f"{line.subject}: with CEM the error of what is recovered changes by {100 * value.point:+.0f}% "
-                f"on the mean over {value.n} hosts, from {100 * value.low:+.0f}% to {100 * value.high:+.0f}%."
+                f"{line.subject}: with CEM the error of what is recovered changes by "
+                f"{100 * value.point:+.0f}% on the mean over {value.n} hosts, from {100 * value.low:+.0f}% to {100 * value.high:+.0f}%."
             )
     against = [line for line in table.lines if (line.kind, line.against) == ("gain", NOISE)]
     for verdict, rows in (
