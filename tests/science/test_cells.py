@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mipriv import draws
-from mipriv.analysis.cells import Cells, fit, nearest
+from mipriv.analysis.cells import Cells, _blocks, fit, nearest
 from mipriv.analysis.running_cells import RunningCells
 
 CLASSES, CELLS, D = 4, 3, 5
@@ -93,6 +93,14 @@ def test_a_class_alone_equals_the_class_among_many_and_blocks_change_nothing() -
     assert torch.equal(alone.counts[[0, 2]], torch.zeros(2, CELLS, dtype=torch.int64))
 
 
+def test_a_block_holds_no_more_than_it_may() -> None:
+    sizes, seen = torch.tensor([5, 0, 9, 4, 4, 1, 30]), []
+    for these, most in _blocks(sizes, 20):
+        assert most == sizes[these].max() and (len(these) == 1 or len(these) * most <= 20)
+        seen += these.tolist()
+    assert seen == [6, 2, 0, 3, 4, 5]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_permuted_images_have_the_permuted_assignment(dtype: torch.dtype) -> None:
     features, labels = images(dtype=dtype)
@@ -107,9 +115,7 @@ def test_a_key_decides_alone() -> None:
     features, labels = images((40,))
     one = fit(features, labels, 1, 8, *KEY, iterations=1)
     torch.rand(3)
-    assert torch.equal(
-        one.centroids, fit(features, labels, 1, 8, *KEY, iterations=1).centroids
-    )
+    assert torch.equal(one.centroids, fit(features, labels, 1, 8, *KEY, iterations=1).centroids)
     assert not torch.equal(one.centroids, fit(features, labels, 1, 8, "other", iterations=1).centroids)
 
 
@@ -214,25 +220,27 @@ def test_a_class_that_comes_late_gets_a_cell() -> None:
 def test_a_cell_that_runs_empty_takes_half_of_the_one_that_spreads_most() -> None:
     running, features, labels = begun(0.5, (20, 20, 20, 20))
     assert running.reseed(0.05) == 0
-    heavy = int((running.weights * running.variances.sum(1))[:CELLS].argmax())
-    light = (heavy + 1) % CELLS
+    of = 2 * CELLS  # the first cell of the third class
+    heavy = of + int((running.weights * running.variances.sum(1))[of : of + CELLS].argmax())
+    light = of + (heavy + 1 - of) % CELLS
     running.weights[heavy] += running.weights[light] * 0.999
     running.weights[light] *= 0.001
-    others = features[labels != 0]
+    others, theirs = features[labels != 2], labels[labels != 2]
+    others[0] += 100  # farther away, but of another class
     outlier = running.means[heavy : heavy + 1] + 2.5
     running.update(
-        torch.cat([outlier, others]),
-        torch.cat([torch.tensor([heavy]), running.assign(others, labels[labels != 0])]),
+        torch.cat([others, outlier]), torch.cat([running.assign(others, theirs), torch.tensor([heavy])])
     )
     before, spread = running.weights.clone(), running.variances[heavy].clone()
-    assert before[light] < 0.05 * before[:CELLS].mean()
+    assert before[light] < 0.05 * before[of : of + CELLS].mean()
     assert running.reseed(0.05) == 1
     assert torch.equal(running.means[light], outlier[0]) and torch.equal(running.variances[light], spread)
     half = (before[light] + before[heavy]).item() / 2
     assert running.weights[[light, heavy]].tolist() == pytest.approx([half, half])
     rest = [j for j in range(CLASSES * CELLS) if j not in (light, heavy)]
     assert torch.equal(running.weights[rest], before[rest])
-    assert running.reseed(0.05) == 0
+    running.weights[light] *= 1e-6
+    assert running.reseed(0.05) == 0  # the farthest image has been used
 
 
 def test_unexplained_is_the_share_within_cells() -> None:
