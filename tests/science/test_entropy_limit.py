@@ -106,7 +106,7 @@ def test_the_limit_covers(covariance: Covariance) -> None:
     """E[s(x)] itself, in about 95% of splits rather than in all; what the features tell, in more of them."""
     reference = Reference.fit(*blobs(60, 4), 3, covariance)
     mean, truth = expected(reference, NOISE), float(population(*law(), NOISE).nats)
-    splits = zip(*(tensor.split(300) for tensor in blobs(300 * 600, 5)), strict=True)
+    splits = zip(*(tensor.split(300) for tensor in blobs(300 * 1_000, 5)), strict=True)
     found = [held_out(*split, reference, NOISE) for split in splits]
     covered = np.mean([limit.upper >= mean for limit in found])
     assert 0.935 <= covered <= 0.97
