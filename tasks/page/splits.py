@@ -181,9 +181,10 @@ def said(table: Table) -> list[str]:
     for line in table.lines:
         if (line.kind, line.against) == ("gain", HOSTS):
             value = line.value
+            ends = f"from {100 * value.low:+.0f}% to {100 * value.high:+.0f}%"
             sentences.append(
                 f"{line.subject}: with CEM the error of what is recovered changes by "
-                f"{100 * value.point:+.0f}% on the mean over {value.n} hosts, from {100 * value.low:+.0f}% to {100 * value.high:+.0f}%."
+                f"{100 * value.point:+.0f}% on the mean over {value.n} hosts, {ends}."
             )
     against = [line for line in table.lines if (line.kind, line.against) == ("gain", NOISE)]
     for verdict, rows in (

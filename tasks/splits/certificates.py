@@ -13,7 +13,7 @@ from mipriv.data.law import GaussianLaw
 from torch import Tensor
 
 from mipriv import stats
-from mipriv.analysis import entropy_bound
+from mipriv.analysis import error_bound
 from mipriv.data.dataset import Dataset
 from mipriv.models import checkpoint
 from mipriv.stats import Figure
@@ -75,7 +75,7 @@ def _possible(client: Client, law: GaussianLaw) -> Iterator[Line]:
     for encoder, sigma in zip(maps, sigmas, strict=True):
         assert encoder is not None
         eigenvalues = np.linalg.eigvalsh(law.posterior(encoder, sigma))
-        bound = entropy_bound.mse_bound(law.entropy, law.information(encoder, sigma), law.dim)
+        bound = error_bound.mse_bound(law.entropy, law.information(encoder, sigma), law.dim)
         rows.append((float(bound), float(np.exp(np.log(eigenvalues).mean())), law.mmse(encoder, sigma)))
     for name, values in zip((POPULATION, GEOMETRIC, LEAST), zip(*rows, strict=True), strict=True):
         figure = Figure(

@@ -7,11 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from mipriv.analysis.entropy_limit import Reference, UpperLimit, held_out
 from torch import Tensor
 
 from mipriv import stats
-from mipriv.analysis import cells, entropy_bound
+from mipriv.analysis import cells, error_bound
+from mipriv.analysis.entropy_bound import Covariance
+from mipriv.analysis.entropy_limit import Reference, UpperLimit, held_out
 from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.models import checkpoint
@@ -29,7 +30,7 @@ class Settings(Protocol):
     """How the bound is computed; see `EvaluateSplit`."""
 
     cells: int
-    covariance: str
+    covariance: Covariance
     level: float
 
 
@@ -68,7 +69,7 @@ class Client:
         """Least mean squared error of any attack that is shown `repeats` releases; where it is known."""
         if self.upper is None or self.entropy is None:
             return None
-        return float(entropy_bound.mse_bound(self.entropy, repeats * self.upper, self.dim))
+        return error_bound.mse_bound(self.entropy, error_bound.repeated(self.upper, repeats), self.dim)
 
     def lines(self) -> list[Line]:
         """Accuracy, cost, and the bound where there is one."""
@@ -91,7 +92,7 @@ class Client:
                 Figure(nats, 0.0, self.upper, n, seeds, method),
             )
         )
-        factors = [float(entropy_bound.factor(value, self.dim)) for value in (nats, self.upper)]
+        factors = [error_bound.factor(value, self.dim) for value in (nats, self.upper)]
         found.append(
             Line(
                 self.name,
@@ -104,7 +105,7 @@ class Client:
         )
         if self.entropy is not None:
             least = self.bound()
-            middle = float(entropy_bound.mse_bound(self.entropy, nats, self.dim))
+            middle = error_bound.mse_bound(self.entropy, nats, self.dim)
             assert least is not None
             found.append(
                 Line(self.name, "bound", MSE, "", self.data, Figure(middle, least, middle, n, seeds, method))
@@ -157,9 +158,7 @@ def _limit(party: Party, data: Dataset, wanted: Settings, device: torch.device) 
     own = cells.fit(features, labels, data.num_classes("private"), wanted.cells, 0, "cells of the bound")
     count = own.counts.numel()
     variance = party.defense.sigma**2
-    reference = Reference.fit(
-        features, labels * wanted.cells + own.assignment, count, wanted.covariance, variance
-    )
+    reference = Reference.fit(features, labels * wanted.cells + own.assignment, count, wanted.covariance)
     images, labels = data.split("private/test")
     fresh = _features(party, images, device)
     nearest = cells.nearest(fresh, labels, own.centroids, own.counts > 0)[0]
