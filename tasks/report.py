@@ -3,15 +3,11 @@
 The page holds no time and no commit (those are in the event files), so the same results give the same bytes.
 """
 
-import base64
 import json
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field
 from torch import Tensor
 
@@ -26,6 +22,7 @@ from tasks.page import claims, pictures, views
 from tasks.page.findings import findings, share
 from tasks.page.inputs import Inputs
 from tasks.page.pictures import Part, Pixels
+from tasks.page.render import html, leave, uri
 from tasks.page.tradeoff import Panel, Point, Reached, attacks, tradeoff
 from tasks.page.verdicts import verdicts
 
@@ -40,7 +37,6 @@ BLOCKS = (
     "evaluate",
     "report",
 )
-TEMPLATES = Path(__file__).parent / "page" / "templates"
 
 
 class Report(Block):
@@ -76,37 +72,16 @@ def run(stage: Stage[Report]) -> None:
         "why": _why(inputs),
         "claims": verdicts(claims.read(inputs.stage.path("claims")), inputs.table, inputs.thirds),
         "people": people,
-        "wall": {name: _uri(pictures.png(pixels)) for name, pixels in strips.items()},
-        "pictures": {name: _uri(picture) for name, picture in shown.items()},
+        "wall": {name: uri(pictures.png(pixels)) for name, pixels in strips.items()},
+        "pictures": {name: uri(picture) for name, picture in shown.items()},
         "accounts": {row: _totals(parts) for row, parts in accounts.items()},
         "made": _made(inputs),
         "params": {name: dict(views.parameters(stage.values[name])) for name in BLOCKS},
         "shape": inputs.data.image_shape,
         "public": inputs.data.num_classes("public"),
     }
-    _write(stage, page, shown)
-
-
-def _write(stage: Stage[Report], page: dict[str, Any], shown: Mapping[str, bytes]) -> None:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
-    environment.filters["json"] = json.dumps
-    stage.out.mkdir(parents=True, exist_ok=True)
-    html, table = stage.out / "report.html", stage.out / "leakage.md"
-    html.write_text(environment.get_template("report.html.jinja").render(page), encoding="utf-8")
-    table.write_text(views.markdown(page["attacks"], page["bounds"], page["judges"]), encoding="utf-8")
-    for name, picture in shown.items():
-        path = stage.out / f"{name}.png"
-        path.write_bytes(picture)
-        stage.events.artifact(path, "image")
-    stage.events.artifact(html)
-    stage.events.artifact(table)
+    table = views.markdown(page["attacks"], page["bounds"], page["judges"])
+    leave(stage, {"report.html": html("report", page), "leakage.md": table}, shown)
 
 
 def _panels(inputs: Inputs) -> list[Panel]:
@@ -179,7 +154,7 @@ def _why(inputs: Inputs) -> list[dict[str, str]]:
         {
             "row": folder.name,
             "said": information.said(information.read(folder / information.THIRDS)),
-            "picture": _uri((folder / information.PICTURE).read_bytes()),
+            "picture": uri((folder / information.PICTURE).read_bytes()),
         }
         for folder in inputs.fisher
     ]
@@ -211,10 +186,6 @@ def _made(inputs: Inputs) -> dict[str, str]:
 
 def _seeds(rows: Mapping[str, finetune.Row] | Mapping[str, invert.Row]) -> str:
     return "; ".join(f"{name}: {', '.join(map(str, row.seeds))}" for name, row in rows.items())
-
-
-def _uri(picture: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 if __name__ == "__main__":
