@@ -31,8 +31,8 @@ def test_a_name_is_read(name: str, read: Bottleneck) -> None:
 REFUSED = [
     "", "C8", "S1", "8", "CS1", "C8S", "K3", "noRELU_",  # parts
     "c8s1", "C8s1", "noRELU_c8s1", "norelu_C8S1", "RELU_C8S1", "noRELUC8S1", "noRELU_noRELU_C8S1",
-    "C8S1K3", "C8K3S1", "KC8S1", "K2C8S1", "K0C8S1", "C0S1", "C08S1", "C8S0", "C8S3", "C8S6", "C-8S1", "C8.0S1",
-    "C8S1 ", " C8S1", "C8S1\n", "C8S1,C4S1", "C٨S1", "C8S²",
+    "C8S1K3", "C8K3S1", "KC8S1", "K2C8S1", "K0C8S1", "C0S1", "C08S1", "C8S0", "C8S3", "C8S6",
+    "C-8S1", "C8.0S1", "C8S1 ", " C8S1", "C8S1\n", "C8S1,C4S1", "C٨S1", "C8S²",
 ]
 # fmt: on
 
