@@ -164,6 +164,19 @@ def test_training_with_noise_depends_on_the_seed_alone(pair: training.Pair) -> N
     assert not alike(one, trained(pair, 0.5, seed=1)) and not alike(one, trained(pair, 0.0))
 
 
+def test_noise_is_drawn_by_the_seed(pair: training.Pair) -> None:
+    """Itself, not only the weights, which follow the order of images as well."""
+    noises = []
+    for seed in (0, 0, 1):
+        plan = Noise(0.5)
+        training.train(made(), pair, pair, RECIPE, plan, seed=seed)
+        first = plan.seen[0]
+        assert first.sent is not None and first.features is not None
+        noises.append((first.sent - first.features).detach())
+    assert torch.equal(noises[0], noises[1])
+    assert (noises[0] - noises[2]).abs().mean() > 0.1
+
+
 def test_the_loss_sees_features_and_what_was_sent_of_them(
     model: SplitClassifier, pair: training.Pair
 ) -> None:
