@@ -69,7 +69,9 @@ def _plot(table: Table, victims: split.Splits, attacks: reconstruct.Reconstruct)
         }
         around = [arm for arm in spots if own.arms[arm].cem is not None]
         swept = [arm for arm in spots if arm != PLAIN and own.arms[arm].cem is None]
-        hosts.append(Host(row.victim, spots.get(PLAIN), [spots[a] for a in around], [spots[a] for a in swept]))
+        hosts.append(
+            Host(row.victim, spots.get(PLAIN), [spots[a] for a in around], [spots[a] for a in swept])
+        )
     return privacy_utility(hosts) if hosts else None
 
 
@@ -100,7 +102,9 @@ def _made(stage: Stage[ReportSplit], victims: split.Splits) -> dict[str, str]:
     for name in sets:
         data = Dataset.open(stage.path("data") / name)
         sizes = (f"{part} {len(indices)}" for part, indices in data.manifest.splits.items() if len(indices))
-        said[f"Data: {name}"] = f"{data.manifest.source}, {' x '.join(map(str, data.image_shape))}; {', '.join(sizes)}"
+        said[f"Data: {name}"] = (
+            f"{data.manifest.source}, {' x '.join(map(str, data.image_shape))}; {', '.join(sizes)}"
+        )
     places = [
         checkpoint.read_card(folder.parent).facts["environment"]
         for folder in sorted(Path(stage.path("victims")).rglob(checkpoint.CARD))

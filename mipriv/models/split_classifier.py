@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -51,6 +52,10 @@ class SplitClassifier(nn.Module):
         taken = self.features, self.sent
         self.features = self.sent = None
         return taken
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: not the last pass, whose graph cannot be copied."""
+        return {**self.__dict__, "features": None, "sent": None}
 
     @property
     def width(self) -> int:
