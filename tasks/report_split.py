@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from safetensors.torch import load_file
+from torch import Tensor
 
 from mipriv.data.dataset import Dataset
 from mipriv.models import checkpoint
@@ -15,12 +16,12 @@ from tasks.engine.stage import Stage, launch
 from tasks.knowledge import targets_of
 from tasks.leakage import MSE, NATURAL, Table
 from tasks.page import pictures, splits, views
+from tasks.page.clients import Arm, Host, Panel, clients, strips
 from tasks.page.pictures import Pixels
-from tasks.page.privacy_utility import Host, Spot, privacy_utility
 from tasks.page.render import html, leave, uri
-from tasks.splits.gains import PLAIN
+from tasks.splits.gains import PLAIN, place
 
-BLOCKS = ("split", "reconstruct", "evaluate_split")
+BLOCKS = ("prepare", "split", "reconstruct", "evaluate_split", "report_split")
 
 
 class ReportSplit(Block):
@@ -34,7 +35,8 @@ def run(stage: Stage[ReportSplit]) -> None:
     table = leakage.read(stage.path("evaluation") / leakage.FILE)
     victims, attacks = stage.block("split", split.Splits), stage.block("reconstruct", reconstruct.Reconstruct)
     walls = _walls(stage, victims, attacks)
-    shown = {"clients": plot} if (plot := _plot(table, victims, attacks)) else {}
+    panels = _panels(table, victims, attacks)
+    shown = {"clients": clients(panels)} if panels else {}
     page: dict[str, Any] = {
         "said": splits.said(table),
         "vacuous": splits.VACUOUS,
@@ -43,8 +45,8 @@ def run(stage: Stage[ReportSplit]) -> None:
         "floors": splits.floors(table),
         "certificates": splits.certificates(table),
         "walls": {
-            data: {name: uri(pictures.png(pixels)) for name, pixels in strips.items()}
-            for data, strips in walls.items()
+            data: {name: uri(pictures.png(pixels)) for name, pixels in wall.items()}
+            for data, wall in walls.items()
         },
         "pictures": {name: uri(picture) for name, picture in shown.items()},
         "made": _made(stage, victims),
@@ -53,47 +55,48 @@ def run(stage: Stage[ReportSplit]) -> None:
     leave(stage, {"report.html": html("split", page)}, shown)
 
 
-def _plot(table: Table, victims: split.Splits, attacks: reconstruct.Reconstruct) -> bytes | None:
-    """Hosts without and with CEM under the attack that most rows share."""
-    hosts = []
+def _panels(table: Table, victims: split.Splits, attacks: reconstruct.Reconstruct) -> list[Panel]:
+    """Hosts without and with CEM, by attack and setting; settings without a host with both are left out."""
+    hosts: dict[str, dict[str, Host]] = {}
+    noise: dict[str, list[Arm]] = {}
+    floors: dict[str, float] = {}
     for name, row in attacks.rows.items():
-        if row.of != "split" or row.attack != _primary(attacks):
+        if row.of != "split" or PLAIN not in reconstruct.arms(row, victims):
             continue
-        own = victims.rows[row.victim]
-        spots = {
-            arm: Spot(
-                table.value(f"{row.victim}/{arm}", "split victim", NATURAL, "", own.data),
-                table.value(f"{name}/{arm}", "reconstruction", MSE, "", f"{row.victim}/{arm}"),
-            )
-            for arm in reconstruct.arms(row, victims)
-        }
-        around = [arm for arm in spots if own.arms[arm].cem is not None]
-        swept = [arm for arm in spots if arm != PLAIN and own.arms[arm].cem is None]
-        hosts.append(
-            Host(row.victim, spots.get(PLAIN), [spots[a] for a in around], [spots[a] for a in swept])
-        )
-    return privacy_utility(hosts) if hosts else None
+        setting, own = f"{row.attack}: {place(victims, row)}", victims.rows[row.victim]
+        arms = {arm: _arm(table, row, name, arm, own.data) for arm in reconstruct.arms(row, victims)}
+        around = [arm for arm in arms if own.arms[arm].cem is not None]
+        with_cem = arms[around[0]] if around else None
+        hosts.setdefault(setting, {})[row.victim] = Host(arms[PLAIN], with_cem)
+        if own.defense == "noise":
+            swept = [arms[arm] for arm in arms if own.arms[arm].cem is None]
+            noise.setdefault(setting, []).extend(swept if len(swept) > 1 else [])
+        where = f"{row.data}, {row.knowledge}"
+        floors[setting] = table.value("mean image", "reconstruction floor", MSE, "", where).point
+    return [Panel(name, own, noise.get(name, []), floors[name]) for name, own in hosts.items()]
 
 
-def _primary(attacks: reconstruct.Reconstruct) -> str:
-    used = [row.attack for row in attacks.rows.values() if row.of == "split"]
-    return max(dict.fromkeys(used), key=used.count)
+def _arm(table: Table, row: reconstruct.Row, name: str, arm: str, data: str) -> Arm:
+    victim = f"{row.victim}/{arm}"
+    natural = table.value(victim, "split victim", NATURAL, "", data)
+    return Arm(natural, table.value(f"{name}/{arm}", "reconstruction", MSE, "", victim))
 
 
 def _walls(
     stage: Stage[ReportSplit], victims: split.Splits, attacks: reconstruct.Reconstruct
 ) -> dict[str, dict[str, Pixels]]:
     """By dataset: the first targets, and what every attack made of them, first training seed."""
-    walls: dict[str, dict[str, Pixels]] = {}
+    real: dict[str, Tensor] = {}
+    made: dict[str, dict[str, Tensor]] = {}
     for name, row in attacks.rows.items():
         own = targets_of(Dataset.open(stage.path("data") / row.data), attacks.targets).images
-        few = torch.arange(stage.params.images) * (len(own) // stage.params.images or 1) % len(own)
-        strips = walls.setdefault(row.data, {"sent": pictures.strip(own[few][:, None], 1)})
+        few = torch.linspace(0, len(own) - 1, min(stage.params.images, len(own))).long()
+        real[row.data] = own[few]
         for arm in reconstruct.arms(row, victims):
             cell = stage.path("reconstructions") / name / arm / f"seed-{row.seeds[0]}"
-            made = load_file(cell / reconstruct.RECOVERED)["images"]
-            strips[f"{name}/{arm}"] = pictures.strip(made[few][:, None], 1)
-    return walls
+            images = load_file(cell / reconstruct.RECOVERED)["images"]
+            made.setdefault(row.data, {})[f"{name}/{arm}"] = images[few]
+    return {data: strips(images, made[data]) for data, images in real.items()}
 
 
 def _made(stage: Stage[ReportSplit], victims: split.Splits) -> dict[str, str]:

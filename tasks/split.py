@@ -7,12 +7,13 @@ else, the noise and the initial weights among it, is the row's.
 from pathlib import Path
 from typing import Any
 
-from mipriv.models.cost import client_cost
 from pydantic import Field
 
 from mipriv.data.dataset import Dataset
 from mipriv.device import resolve
-from mipriv.models import split_classifier
+from mipriv.models import checkpoint, split_classifier
+from mipriv.models.checkpoint import Card
+from mipriv.models.cost import client_cost
 from mipriv.training import Recipe
 from tasks import classifier
 from tasks.engine.cells import Cell, Progress
@@ -80,7 +81,18 @@ def victim(
     cost = client_cost(model, data.image_shape)
     events.metrics({f"client/{name}": value for name, value in vars(cost).items()})
     facts = {"defense": defense, "defense_knobs": knobs, "cem": cem, "seed": seed, "client": vars(cost)}
-    classifier.leave_split(model, wanted, data, history, facts, out, device)
+    facts |= classifier.recorded(history, out, device)
+    card = Card(
+        "split",
+        wanted.arch,
+        wanted.knobs,
+        data.image_shape,
+        classes,
+        facts,
+        cut=wanted.cut,
+        bottleneck=wanted.bottleneck,
+    )
+    checkpoint.save_split(model, card, out)
 
 
 def run(stage: Stage[Splits]) -> None:

@@ -15,6 +15,7 @@ from tasks import (
     pretrain,
     prior,
     reconstruct,
+    report_split,
     split,
 )
 from tasks import prepare as preparation
@@ -41,6 +42,7 @@ class Parameters:
             "reconstruct": reconstruct.Reconstruct,
             "evaluate_split": evaluate_split.EvaluateSplit,
             "report": reporting.Report,
+            "report_split": report_split.ReportSplit,
             "cost": params.Cost,
         }
         for name in values:
@@ -61,6 +63,7 @@ class Parameters:
             evaluate_split.EvaluateSplit, values["evaluate_split"], "evaluate_split"
         )
         self.report = params.validate(reporting.Report, values["report"], "report")
+        self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.cost = params.validate(params.Cost, values["cost"], "cost")
         self._people: dict[str, int] = {}
 

@@ -74,9 +74,9 @@ def _possible(client: Client, law: GaussianLaw) -> Iterator[Line]:
     rows = []
     for encoder, sigma in zip(maps, sigmas, strict=True):
         assert encoder is not None
-        eigenvalues = np.linalg.eigvalsh(law.posterior(encoder, sigma))
+        eigenvalues = torch.linalg.eigvalsh(law.posterior(encoder, sigma))
         bound = error_bound.mse_bound(law.entropy, law.information(encoder, sigma), law.dim)
-        rows.append((float(bound), float(np.exp(np.log(eigenvalues).mean())), law.mmse(encoder, sigma)))
+        rows.append((float(bound), float(eigenvalues.log().mean().exp()), law.mmse(encoder, sigma)))
     for name, values in zip((POPULATION, GEOMETRIC, LEAST), zip(*rows, strict=True), strict=True):
         figure = Figure(
             float(np.mean(values)),
@@ -89,8 +89,8 @@ def _possible(client: Client, law: GaussianLaw) -> Iterator[Line]:
         yield Line(client.name, "certificate", name, "", client.data, figure)
 
 
-def affine(folder: Path) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]] | None":
-    """W [D, d] of a client that computes W x + b, found by asking it; None of any other."""
+def affine(folder: Path) -> Tensor | None:
+    """W, float64 [D, d], of a client that computes W x + b, found by asking it; None of any other."""
     party = Party.load(folder, torch.device("cpu"))
     client, shape = party.model.client.double(), _shape(folder)
     random = torch.Generator().manual_seed(0)
@@ -104,8 +104,8 @@ def affine(folder: Path) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]] |
             return None
         pixels = int(np.prod(shape))
         unit: Tensor = torch.eye(pixels, dtype=torch.float64).view(pixels, *shape)
-        found = (client(unit).flatten(1) - zero).T
-    return np.asarray(found.numpy())
+        found: Tensor = (client(unit).flatten(1) - zero).T
+    return found
 
 
 def _shape(folder: Path) -> tuple[int, int, int]:

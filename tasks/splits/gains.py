@@ -38,7 +38,7 @@ def lines(
         accuracy = stats.paired_difference(_of(seen[one.victim], one.row), _of(seen[plain.victim], one.row))
         told.append(Line(one.name, "difference", NATURAL, "", plain.name, accuracy))
         if victims.rows[one.row.victim].arms[one.arm].cem is not None:
-            relative.setdefault((one.row.attack, _place(victims, one.row)), []).append(gain)
+            relative.setdefault((one.row.attack, place(victims, one.row)), []).append(gain)
     for (attack, place), gains in relative.items():
         points = [gain.point for gain in gains]
         value = Figure(
@@ -64,10 +64,10 @@ def _of(client: Client, row: reconstruct.Row) -> Values:
     return client.natural[[client.seeds.index(seed) for seed in row.seeds]]
 
 
-def _place(victims: split.Splits, row: reconstruct.Row) -> str:
-    """Where figures may be compared: data, network, whose images the attacker has."""
+def place(victims: split.Splits, row: reconstruct.Row) -> str:
+    """Where figures may be compared: data, architecture, whose images the attacker has."""
     victim = victims.rows[row.victim]
-    return f"{victim.data}, {victim.network}, {row.knowledge}"
+    return f"{victim.data}, {victims.networks[victim.network].arch}, {row.knowledge}"
 
 
 def _against_noise(
@@ -90,7 +90,7 @@ def _against_noise(
             if other.row.victim in noise
             and victims.rows[other.row.victim].arms[other.arm].cem is None
             and _alike(attacks, other.row, one.row)
-            and _place(victims, other.row) == _place(victims, one.row)
+            and place(victims, other.row) == place(victims, one.row)
         ]
         if len(curve) < 2 or one in curve:
             continue
