@@ -1,4 +1,4 @@
-"""Stage `report_split`: one offline page on split inference, with findings, the table, images, the trade-off."""
+"""Stage `report_split`: one offline page on split inference: findings, table, images, trade-off."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -39,12 +39,12 @@ def lines(
         told.append(Line(one.name, "difference", NATURAL, "", plain.name, accuracy))
         if victims.rows[one.row.victim].arms[one.arm].cem is not None:
             relative.setdefault((one.row.attack, place(victims, one.row)), []).append(gain)
-    for (attack, place), gains in relative.items():
+    for (attack, where), gains in relative.items():
         points = [gain.point for gain in gains]
         value = Figure(
             float(np.mean(points)), min(points), max(points), len(points), gains[0].seeds, "range over hosts"
         )
-        told.append(Line(f"{attack}, {place}", "gain", MSE, "", HOSTS, value))
+        told.append(Line(f"{attack}, {where}", "gain", MSE, "", HOSTS, value))
     return told + list(_against_noise(victims, attacks, seen, found, noise))
 
 
