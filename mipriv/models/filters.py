@@ -58,6 +58,8 @@ def layers(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
         shapes[name] = tuple(inputs[0].shape[1:])
 
     modules = dict(model.named_modules())
+    if not any(isinstance(module, nn.Conv2d) for module in modules.values()):
+        return []
     modes = [(module, module.training) for module in modules.values()]
     hooks = [
         module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs))
