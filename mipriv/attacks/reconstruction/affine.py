@@ -105,7 +105,7 @@ class Affine:
         views: releases of every training image.
     """
 
-    penalties: tuple[float, ...] = (0.0, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    penalties: tuple[float, ...] = (0.0, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
     views: int = 4
 
     access: ClassVar[Access] = "queries"

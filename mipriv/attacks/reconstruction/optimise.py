@@ -67,14 +67,15 @@ class Optimise:
             client without noise would need is an infinite weight.
         shrinkage: of the Gaussian's covariance; None: Ledoit and Wolf's.
         steps: of every row.
-        lr: of AMSGrad.
+        lr: of AMSGrad. Of a client that is not linear `gaussian` may want less: whitened coordinates move all
+            pixels, and a large step at the start can end in a worse minimum.
         draws: releases a step, of a client that draws.
         selection: validation images, at most, that `tv_weights` are tried on.
         chunk: most rows in memory together.
     """
 
     prior: str = "tv"
-    tv_weights: tuple[float, ...] = (0.0, 1e-3, 1e-2, 1e-1)
+    tv_weights: tuple[float, ...] = (0.0, 1e-3, 1e-2, 1e-1, 1.0)
     noise: float | None = None
     least_noise: float = 1e-4
     shrinkage: float | None = None
@@ -128,13 +129,13 @@ class Optimise:
         if tried:
             held, truth = asked.mean(some), some.to(asked.targets)
             for place, candidate in enumerate(weights):
-                found, _ = search(held, candidate)
+                found, _ = search(held, candidate, f"validation {place}")
                 found_error = (found - truth).square().mean().item()
                 figures = {"tv_weight": candidate, "validation_error": found_error}
                 log.append({"step": float(place), **figures})
             best = min(log, key=lambda row: row["validation_error"])
             weight, error = best["tv_weight"], best["validation_error"]
-        images, more = search(asked.targets, weight)
+        images, more = search(asked.targets, weight, "targets")
         return Recovered(images, error, asked.queries, log + more)
 
     @torch.no_grad()
@@ -168,11 +169,15 @@ class _Search:
         if knobs.prior == "gaussian":
             self._gaussian = gaussian(training, knobs.shrinkage)
 
-    def __call__(self, targets: Tensor, tv_weight: float) -> tuple[Tensor, list[dict[str, float]]]:
-        """Images [n, C, H, W] of averaged releases [n, *feature_shape], and figures of logged steps."""
-        found, totals = [], {}
+    def __call__(self, targets: Tensor, tv_weight: float, name: str) -> tuple[Tensor, list[dict[str, float]]]:
+        """Images [n, C, H, W] of averaged releases [n, *feature_shape], and figures of logged steps.
+
+        The name is a part of the key of every row's draws.
+        """
+        found: list[Tensor] = []
+        totals: dict[int, Tensor] = {}
         for part in targets.split(self._knobs.chunk):
-            images, figures = self._descend(part, tv_weight)
+            images, figures = self._descend(part, tv_weight, name)
             found.append(images)
             for step, row in figures.items():
                 totals[step] = totals.get(step, torch.zeros(2, dtype=torch.float64)) + row
@@ -180,9 +185,9 @@ class _Search:
         log = [{"step": float(step), "loss": loss, "feature_error": gap} for step, (loss, gap) in rows]
         return torch.cat(found), log
 
-    def _descend(self, targets: Tensor, tv_weight: float) -> tuple[Tensor, dict[int, Tensor]]:
+    def _descend(self, targets: Tensor, tv_weight: float, name: str) -> tuple[Tensor, dict[int, Tensor]]:
         knobs, figures = self._knobs, {}
-        randoms = [draws.generator(self._seed, "row", _digest(row)) for row in targets]
+        randoms = [draws.generator(self._seed, name, _digest(row)) for row in targets]
         start = torch.zeros_like(self._mean) if self._gaussian else self._mean
         z = start.expand(len(targets), *self._shape).clone().requires_grad_()
         adam = torch.optim.Adam([z], knobs.lr, amsgrad=True)

@@ -75,4 +75,4 @@ def gaussian(images: Tensor, shrinkage: float | None = None) -> Gaussian:
         shrinkage = float((noise / apart.clamp(min=1e-300)).clamp(0, 1))
     floor = (shrinkage * level).sqrt()
     gain = ((1 - shrinkage) * variances + shrinkage * level).sqrt() - floor
-    return Gaussian(*(part.to(images) for part in (mean, axes, gain, floor)), shrinkage)
+    return Gaussian(mean.to(images), axes.to(images), gain.to(images), floor.to(images), shrinkage)

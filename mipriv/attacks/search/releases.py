@@ -34,12 +34,11 @@ class Releases:
             raise InputError(f"observed: {found}; allowed: floats [n, r, *feature_shape], none of them 0")
         for name, images, least in (("training", known.training, 2), ("validation", known.validation, 1)):
             if images.ndim != 4 or len(images) < least:
-                raise InputError(
-                    f"{name}: {list(images.shape)}; allowed: {least} or more images [m, C, H, W]"
-                )
+                allowed = f"{least} or more images [m, C, H, W]"
+                raise InputError(f"{name}: {list(images.shape)}; allowed: {allowed}")
         if known.training.shape[1:] != known.validation.shape[1:]:
-            found, allowed = list(known.validation.shape[1:]), list(known.training.shape[1:])
-            raise InputError(f"validation: images {found}; allowed: {allowed}, as in training")
+            one, other = list(known.validation.shape[1:]), list(known.training.shape[1:])
+            raise InputError(f"validation: images {one}; allowed: {other}, as in training")
         self.queries, self.repeats, self.targets = 0, observed.shape[1], observed.mean(1)
         self._client, self._random = client, draws.generator(seed, "releases")
 
