@@ -24,7 +24,7 @@ LEAST = 4  # side at which upsampling begins where features have no larger one o
 
 
 class Decoder(nn.Module):
-    """Features through convolutions that double the side, to images in [0, 1].
+    """Features through convolutions that double the side, to images.
 
     Features [n, c, h, w] keep their places, unless h or w is below 4. Those, and features of any other
     shape, pass through a linear layer to 4x4 first. A side doubles by a convolution to four times the
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
         doublings = max(1, math.ceil(math.log2(min(size) / side)))
         widths = [width * 2 ** min(i, 3) for i in range(doublings - 1, -1, -1)]
         self.image_shape, self.bounded = image_shape, bounded
-        self.enter = _placed(feature_shape[0], widths[0]) if placed else _flat(feature_shape, widths[0])
+        self.enter = _placed(feature_shape[0], widths[0]) if placed else flat(feature_shape, widths[0])
         up: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
             up += [nn.BatchNorm2d(before), nn.LeakyReLU(0.2), *_doubled(before, after)]
@@ -69,7 +69,8 @@ def _placed(channels: int, width: int) -> nn.Module:
     return nn.Conv2d(channels, width, 3, 1, 1)
 
 
-def _flat(feature_shape: tuple[int, ...], width: int) -> nn.Module:
+def flat(feature_shape: tuple[int, ...], width: int) -> nn.Module:
+    """Features of any shape, through a linear layer, to maps [n, width, LEAST, LEAST]."""
     linear = nn.Linear(math.prod(feature_shape), width * LEAST**2)
     return nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (width, LEAST, LEAST)))
 
