@@ -171,3 +171,28 @@ def test_a_step_of_the_client_makes_the_opponent_fail(measure: str) -> None:
             if p.grad is not None:
                 p -= 0.05 * p.grad
     assert success().item() < before - 1e-5
+
+
+def test_the_client_faces_the_opponent_as_it_would_be_used_and_leaves_no_trace_in_it() -> None:
+    """Batch normalisation, which two doublings bring, in evaluation mode: nor are its statistics moved."""
+    images, plan = bright()[0][:6], Opposed(weight=1.0, floor=-9.0, measure="mse", width=2, warmup=1)
+    sent = torch.rand(6, 4, 4, 4).requires_grad_()
+    with_client, without = copy.deepcopy(plan), copy.deepcopy(plan)
+    found = with_client.resist(images, sent, 1, 2)
+    without.warmup = 0
+    norms = [m for m in decoder(with_client).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert [int(norm.num_batches_tracked) for norm in norms if norm.num_batches_tracked is not None] == [1]
+    without._step(images, sent.detach(), 1)
+    assert same(frozen(with_client), frozen(without))
+    assert found.item() == pytest.approx(9 - F.mse_loss(decoder(without)(sent), images).item(), rel=1e-5)
+
+
+def test_the_opponents_first_weights_follow_from_the_seed() -> None:
+    def first(seed: int) -> dict[str, Tensor]:
+        model, plan = parties(), Adversarial(**{**KNOBS, "lr": 1e-9})
+        torch.manual_seed(seed)
+        plan.prepare(model, SHAPE)
+        plan.loss(batch(model), 0)
+        return frozen(plan)
+
+    assert same(first(0), first(0)) and not same(first(0), first(1))
