@@ -311,8 +311,9 @@ def test_affine_is_least_squares_where_nothing_is_noisy(features: int) -> None:
 
 
 @pytest.mark.parametrize("training", [30, 300])
-def test_affine_is_ridge_regression_in_both_forms(training: int) -> None:
-    """Against the normal equations written out; 30 images of 192 features take the dual form."""
+def test_affine_is_ridge_regression_in_both_forms(training: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the normal equations written out; 30 images of 192 features take the dual form, in parts."""
+    monkeypatch.setattr("mipriv.attacks.reconstruction.affine.CHUNK", 7)
     toy = Toy("still")
     images, targets = blobs(training, 1), blobs(3, 4)
     told = Knowledge(images, blobs(4, 2), False)
