@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from mipriv.attacks.inversion import Access, offer
 from mipriv.attacks.search.identity import LOSSES
-from mipriv.data.splits import plan_splits
 from mipriv.defenses import Defense
 from mipriv.errors import InputError
 from mipriv.models import classifiers
@@ -26,6 +25,7 @@ from tasks import prepare as preparation
 from tasks import report as reporting
 from tasks.engine import params
 from tasks.engine.params import plugin_knobs
+from tasks.prepare import FACES
 
 M = TypeVar("M")
 Shape = tuple[int, int, int]
@@ -62,11 +62,24 @@ class Parameters:
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.cost = params.validate(params.Cost, values["cost"], "cost")
 
-    @property
-    def image_shape(self) -> Shape:
-        """(C, H, W) of the prepared images."""
-        height, width = self.prepare.transform.size
-        return self.prepare.transform.channels, height, width
+        self._people: dict[str, int] = {}
+
+    def image_shape(self, row: str) -> Shape:
+        """(C, H, W) of the images of a row of `prepare`."""
+        return self.prepare.rows[row].image_shape
+
+    def people(self, row: str) -> int:
+        """Private people of a row of `prepare`, whose source is asked once.
+
+        Raises:
+            InputError: a source that is not there, or has fewer images or people than are asked for.
+        """
+        if row not in self._people:
+            wanted = self.prepare.of(row)
+            records = wanted.records(Path.cwd())
+            private = wanted.splits(records)["private/train"]
+            self._people[row] = len({records[i].label for i in private})
+        return self._people[row]
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -76,24 +89,24 @@ def check(values: Mapping[str, Any]) -> None:
         InputError: one line that names the key, what it was and what is allowed.
     """
     wanted = Parameters(values)
-    people = _data(wanted)
+    _data(wanted)
     _backbones(wanted)
-    _victims(wanted, people)
+    _victims(wanted)
     _priors(wanted)
     _judges(wanted)
-    _attacks(wanted, people)
+    _attacks(wanted)
     _analyses(wanted)
 
 
-def _data(wanted: Parameters) -> int:
-    """Private people, once the source is known to have as many images of as many people as are asked for."""
-    records = wanted.prepare.records(Path.cwd())
-    labels = [record.label for record in records]
-    try:
-        splits = plan_splits(labels, wanted.prepare.split, [record.pool for record in records])
-    except InputError as error:  # it names the key itself
-        raise InputError(f"{params.FILE}: {error}") from error
-    return len({labels[i] for i in splits["private/train"]})
+def _data(wanted: Parameters) -> None:
+    """The row that other stages read is there, and every row has the people and images that it asks for."""
+    stages = ("pretrain", "finetune", "prior", "judge", "invert", "fisher")
+    readers = [f"{stage}.rows.{row}" for stage in stages for row in getattr(wanted, stage).rows]
+    if readers and FACES not in wanted.prepare.rows:
+        where = f"{params.FILE}: prepare.rows.{FACES}"
+        raise InputError(f"{where}: is missing; allowed: a row of this name, {readers[0]} reads it")
+    for row in wanted.prepare.rows:
+        wanted.people(row)
 
 
 def _backbones(wanted: Parameters) -> None:
@@ -104,28 +117,28 @@ def _backbones(wanted: Parameters) -> None:
             at(f"{where}.weights", refuse_unknown, row.weights)
 
 
-def _victims(wanted: Parameters, people: int) -> None:
+def _victims(wanted: Parameters) -> None:
     for name, row in wanted.finetune.rows.items():
         where = f"finetune.rows.{name}"
         known(f"{where}.backbone", row.backbone, wanted.pretrain.rows)
         known(f"{where}.recipe", row.recipe, wanted.finetune.recipes)
         distinct(f"{where}.seeds", row.seeds)
         defense: Defense = plugin_knobs("defense", row.defense, row.knobs, f"{where}.knobs")
-        at(f"{where}.knobs", defense.prepare, _victim(wanted, name, people), wanted.image_shape)
+        at(f"{where}.knobs", defense.prepare, _victim(wanted, name), wanted.image_shape(FACES))
 
 
-def _victim(wanted: Parameters, name: str, people: int) -> Classifier:
+def _victim(wanted: Parameters, name: str) -> Classifier:
     """The untrained network of a row of `finetune`, before its defence has changed it."""
     backbone = wanted.finetune.rows[name].backbone
     row = wanted.pretrain.rows[backbone]
     architecture = plugin_knobs("classifier", row.arch, row.knobs, f"pretrain.rows.{backbone}.knobs")
-    return classifiers.build(architecture, people, wanted.image_shape, seed=0)
+    return classifiers.build(architecture, wanted.people(FACES), wanted.image_shape(FACES), seed=0)
 
 
 def _priors(wanted: Parameters) -> None:
     for name, row in wanted.prior.rows.items():
         generator = plugin_knobs("prior", row.generator, row.knobs, f"prior.rows.{name}.knobs")
-        at(f"prior.rows.{name}", generator.build, wanted.image_shape)
+        at(f"prior.rows.{name}", generator.build, wanted.image_shape(FACES))
 
 
 def _judges(wanted: Parameters) -> None:
@@ -149,7 +162,7 @@ def _network(row: pretrain.Row | judge.Row) -> str:
     return f"{row.arch}:{row.knobs['name']}" if row.arch == "torchvision" else row.arch
 
 
-def _attacks(wanted: Parameters, people: int) -> None:
+def _attacks(wanted: Parameters) -> None:
     for name, knobs in wanted.invert.attacks.items():
         attack = plugin_knobs("inversion", name, knobs, f"invert.attacks.{name}")
         one_of(str(getattr(attack, "access", None)), typing.get_args(Access), f"inversion {name}, access")
@@ -162,12 +175,14 @@ def _attacks(wanted: Parameters, people: int) -> None:
         if hasattr(attacker, "blank"):
             maker = wanted.prior.rows[row.prior]
             prior = plugin_knobs("prior", maker.generator, maker.knobs, f"prior.rows.{row.prior}.knobs")
-            handed = offer(_victim(wanted, row.victim, people), attacker.access)
-            at(where, attacker.blank, handed, prior.build(wanted.image_shape), people, wanted.image_shape)
+            handed = offer(_victim(wanted, row.victim), attacker.access)
+            shape = wanted.image_shape(FACES)
+            at(where, attacker.blank, handed, prior.build(shape), wanted.people(FACES), shape)
         distinct(f"{where}.seeds", row.seeds)
         for seed in row.seeds:
             known(f"{where}.seeds", seed, wanted.finetune.rows[row.victim].seeds)
-    if (wanted.invert.identities or 0) > people:
+    people = wanted.people(FACES) if wanted.invert.rows else None
+    if people is not None and (wanted.invert.identities or 0) > people:
         asked = f"invert.identities: {wanted.invert.identities}"
         raise InputError(f"{params.FILE}: {asked}; allowed: at most {people}, or null")
 

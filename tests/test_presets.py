@@ -31,6 +31,7 @@ from mipriv.training import Recipe, train
 from tasks.check import Parameters, check
 from tasks.engine import params
 from tasks.engine.params import plugin_knobs
+from tasks.prepare import FACES, Row
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "scales" / "papers").glob("*.yaml"))
@@ -87,7 +88,7 @@ def overrides(name: str) -> dict[str, Any]:
 def rows(stage: str) -> list[tuple[str, str]]:
     """Rows of a stage in all presets, the larger images last."""
     held = {name: overrides(name) for name in NAMES}
-    order = sorted(NAMES, key=lambda name: (held[name]["prepare.transform"]["size"], name))
+    order = sorted(NAMES, key=lambda name: (held[name]["prepare.rows"][FACES]["transform"]["size"], name))
     return [(name, row) for name in order for row in held[name][f"{stage}.rows"]]
 
 
@@ -105,6 +106,11 @@ def wanted(name: str) -> Parameters:
     return Parameters(values(name))
 
 
+def faces(preset: Parameters) -> Row:
+    """The row of `prepare` whose people are attacked."""
+    return preset.prepare.rows[FACES]
+
+
 def of(family: str, name: str, knobs: dict[str, Any]) -> Any:
     """A plug-in, its knobs checked as a stage checks them."""
     return plugin_knobs(family, name, knobs, "preset")
@@ -113,9 +119,9 @@ def of(family: str, name: str, knobs: dict[str, Any]) -> Any:
 def network(preset: Parameters, backbone: str, classes: int | None = None) -> Classifier:
     """The untrained network behind a row of `pretrain`, for the people of the preset."""
     row = preset.pretrain.rows[backbone]
-    people = classes or preset.prepare.split.private
+    people = classes or faces(preset).split.private
     assert people is not None
-    return classifiers.build(of("classifier", row.arch, row.knobs), people, preset.image_shape, seed=0)
+    return classifiers.build(of("classifier", row.arch, row.knobs), people, preset.image_shape(FACES), seed=0)
 
 
 def key(*parts: object) -> str:
@@ -148,7 +154,8 @@ def test_the_head_of_a_preset_tells_its_command_its_choices_and_its_cost(name: s
 def small(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A preset over a folder of three private people with as many (empty) images as it needs of each."""
     found = copy.deepcopy(values(name))
-    split, knobs = found["prepare"]["split"], found["prepare"]["knobs"]
+    row = found["prepare"]["rows"][FACES]
+    split, knobs = row["split"], row["knobs"]
     each = {"private": split["train"] + split["validation"] + 1, "public": split["public_validation"] + 1}
     monkeypatch.setenv("MIPRIV_DATA", str(tmp_path))
     for pool, images in each.items():
@@ -157,7 +164,7 @@ def small(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
             folder.mkdir(parents=True)
             for i in range(images):
                 (folder / f"{i}.jpg").touch()
-    found["prepare"]["split"] |= {"public": 1, "private": 3}
+    row["split"] |= {"public": 1, "private": 3}
     if found["invert"]["identities"]:
         found["invert"]["identities"] = 3
     return found
@@ -184,7 +191,7 @@ def test_networks_of_torchvision_are_told_apart_where_a_judge_must_not_be_the_vi
 def test_people_and_images_of_the_published_data_suffice(name: str) -> None:
     """Of 30 images a person in CelebA; the targets are among the people, and images have the size."""
     preset = wanted(name)
-    plan, celeba = preset.prepare.split, "celeba" in preset.prepare.knobs["root"]
+    plan, celeba = faces(preset).split, "celeba" in faces(preset).knobs["root"]
     people = {"private": 1000 if celeba else 530, "public": 1600 if celeba else 1}
     assert (plan.private, plan.public) == (people["private"], people["public"])
     each = {"private": 30 if celeba else 33, "public": 2}
@@ -193,7 +200,8 @@ def test_people_and_images_of_the_published_data_suffice(name: str) -> None:
     assert len(splits["private/train"]) == people["private"] * plan.train
     assert (preset.invert.identities or 0) <= people["private"]
     image = np.zeros((218, 178, 3) if celeba else (800, 800, 3), np.uint8)
-    assert preset.prepare.transform.apply(image, "image").shape[:2] == tuple(preset.prepare.transform.size)
+    transform = faces(preset).transform
+    assert transform.apply(image, "image").shape[:2] == tuple(transform.size)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -223,7 +231,7 @@ def test_what_is_left_to_train_is_as_published(name: str, row: str) -> None:
     preset = wanted(name)
     with torch.device("meta"):
         model = network(preset, preset.finetune.rows[row].backbone, classes)
-        defended(name, row).prepare(model, preset.image_shape)
+        defended(name, row).prepare(model, preset.image_shape(FACES))
     assert round(sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6, 2) == millions
 
 
@@ -284,24 +292,25 @@ def test_a_victim_takes_one_step(name: str, row: str) -> None:
     it = preset.finetune.rows[row]
     behind = preset.pretrain.rows[it.backbone]
     recipe = values(name)["finetune"]["recipes"][it.recipe]
-    people = preset.prepare.split.private
-    held(key(behind.arch, behind.knobs, it.defense, it.knobs, recipe, people, preset.image_shape))
+    people = faces(preset).split.private
+    held(key(behind.arch, behind.knobs, it.defense, it.knobs, recipe, people, preset.image_shape(FACES)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_judges_take_one_step(name: str) -> None:
     preset, recipe = wanted(name), values(name)["judge"]["recipe"]
     for row in preset.judge.rows.values():
-        held(key(row.arch, row.knobs, "none", {}, recipe, preset.prepare.split.private, preset.image_shape))
+        people = faces(preset).split.private
+        held(key(row.arch, row.knobs, "none", {}, recipe, people, preset.image_shape(FACES)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_backbones_that_are_trained_here_take_one_step(name: str) -> None:
     preset, recipe = wanted(name), values(name)["pretrain"]["recipe"]
-    people = preset.prepare.split.public
+    people = faces(preset).split.public
     for row in preset.pretrain.rows.values():
         if row.weights is None:
-            held(key(row.arch, row.knobs, "none", {}, recipe, people, preset.image_shape))
+            held(key(row.arch, row.knobs, "none", {}, recipe, people, preset.image_shape(FACES)))
 
 
 # One step of the priors and of the attacks.
@@ -324,7 +333,7 @@ def test_priors_take_one_step(name: str) -> None:
     preset = wanted(name)
     for row in preset.prior.rows.values():
         if row.generator == "gan":
-            log = fitted(key(row.knobs, preset.image_shape))
+            log = fitted(key(row.knobs, preset.image_shape(FACES)))
             assert len(log) == min(1, row.knobs["steps"])
             assert all(np.isfinite(list(line.values())).all() for line in log)
         else:
@@ -388,12 +397,12 @@ def test_an_attack_takes_one_step(name: str, row: str) -> None:
     with torch.device("meta"):
         model = network(preset, victim.backbone)
         kind = type(model.head)
-        defended(name, it.victim).prepare(model, preset.image_shape)
+        defended(name, it.victim).prepare(model, preset.image_shape(FACES))
     head = None if type(model.head) is kind else (victim.defense, victim.knobs)
-    knobs, people = preset.invert.knobs(it), preset.prepare.split.private
+    knobs, people = preset.invert.knobs(it), faces(preset).split.private
     its = (it.attack, knobs, behind.arch, behind.knobs, head, (prior.generator, prior.knobs))
-    found, dims = attacked(key(*its, people, preset.image_shape))
-    assert found.images.shape == found.start.shape == (1, 1, *preset.image_shape)
+    found, dims = attacked(key(*its, people, preset.image_shape(FACES)))
+    assert found.images.shape == found.start.shape == (1, 1, *preset.image_shape(FACES))
     assert found.latents.shape == (1, 1, dims) and found.scores.shape == (1, 1)
     for tensor in (found.images, found.latents, found.scores):
         assert tensor.isfinite().all()

@@ -48,7 +48,7 @@ class SplitPlan:
                 continue
             if type(value) is not int or value < least:
                 allowed = f"an integer from {least}" + (", or null" if field.name == "private" else "")
-                raise InputError(f"prepare.split.{field.name}: {value!r}; allowed: {allowed}")
+                raise InputError(f"split.{field.name}: {value!r}; allowed: {allowed}")
 
 
 def plan_splits(
@@ -114,9 +114,7 @@ def _draw_people(
     # Those who can serve in no other pool first: they leave the most for the other.
     may = [person for pool in ("public", None) for person in drawn if pools[person] == pool]
     if plan.public > len(may):
-        raise InputError(
-            f"prepare.split.public: {plan.public} people; allowed: at most {len(may)}, all there are"
-        )
+        raise InputError(f"split.public: {plan.public} people; allowed: at most {len(may)}, all there are")
     public = may[: plan.public]
     taken = set(public)
     left = [person for person in drawn if pools[person] in (None, "private") and person not in taken]
@@ -126,7 +124,7 @@ def _draw_people(
     left = [person for person in left if len(images[person]) >= needed]
     if private > len(left):
         are = f"the {len(left)} with {needed} images that are not public, of {len(people)}"
-        raise InputError(f"prepare.split.private: {private} people; allowed: at most {are}")
+        raise InputError(f"split.private: {private} people; allowed: at most {are}")
     return public, left[len(left) - private :]
 
 
@@ -138,7 +136,7 @@ def _needed(plan: SplitPlan) -> int:
 def _shuffled(images: Indices, person: str, needed: int, seed: int) -> Indices:
     """A person's images in an order that hangs on the seed and the name alone."""
     if len(images) < needed:
-        raise InputError(f"prepare.split: {person!r} has {len(images)} images; needed: {needed}")
+        raise InputError(f"split: {person!r} has {len(images)} images; needed: {needed}")
     key = int.from_bytes(hashlib.sha256(person.encode("utf-8", "surrogateescape")).digest())
     return np.random.Generator(np.random.PCG64([seed, key])).permutation(images)
 

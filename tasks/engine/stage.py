@@ -1,7 +1,7 @@
 """What every stage module in ``tasks/`` has in common: command line, parameters, events, cells, exit code.
 
 A stage module ends with ``raise SystemExit(launch(run, ["data"], Finetune))``; its name is the stage's, its
-command ``python -m tasks.finetune --row none --data out/data --out out/finetune/none --events
+command ``python -m tasks.finetune --row none --data out/prepare/faces --out out/finetune/none --events
 out/events/finetune/none.jsonl``.
 """
 

@@ -7,7 +7,7 @@ repeats one of them in a message, nor any text that the server chose.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def fetch(uri: str, to: Path, progress: Progress | None = None) -> Path:
 
     Objects come in parallel, large ones in blocks, each written beside, synced and renamed. A killed fetch
     goes on where it was. Copies are held against the ETag where that is an md5, and against their own sha256
-    from then on; copies of what is gone from the bucket are removed.
+    from then on; copies of what is gone from the bucket are removed. Whoever reads them while others may
+    fetch into `to` needs `fetched`.
 
     Args:
         progress: called with bytes that are there, and all.
@@ -64,20 +65,34 @@ def fetch(uri: str, to: Path, progress: Progress | None = None) -> Path:
         InputError: as `listing` says; an object that comes truncated or damaged again and again, or was
             changed meanwhile; a disk that is full.
     """
+    with fetched(uri, to, progress) as path:
+        return path
+
+
+@contextmanager
+def fetched(uri: str, to: Path, progress: Progress | None = None) -> Iterator[Path]:
+    """What `fetch` brings and returns, as it is: whoever else fetches into `to` waits for the context to end.
+
+    A thread that asks twice for one folder waits for itself.
+
+    Raises:
+        InputError: as `fetch` does, on entering.
+    """
     bucket, prefix = _address(uri)
     client = _client(uri)
     objects = _list(client, bucket, prefix)
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        with FileLock(to / "lock"):
+    with ExitStack() as held:
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(to / "lock"))
             mirror = Mirror(to)
             mirror.prune(objects)
             Transfer(_Reader(client), mirror, objects, progress or (lambda done, total: None)).run()
             mirror.clear()
-    except OSError as error:
-        raise InputError(f"{uri!r}: cannot be kept in {str(to)!r} ({error.strerror})") from error
-    single = [one for one in objects if one.uri == uri]
-    return mirror.files / single[0].name if single else mirror.files
+        except OSError as error:
+            raise InputError(f"{uri!r}: cannot be kept in {str(to)!r} ({error.strerror})") from error
+        single = [one for one in objects if one.uri == uri]
+        yield mirror.files / single[0].name if single else mirror.files
 
 
 def _address(uri: str) -> tuple[str, str]:

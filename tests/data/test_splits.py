@@ -102,7 +102,7 @@ def test_other_sizes_leave_the_rest_as_it_is():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"public": 13}, "prepare.split.public: 13 people; allowed: at most 12, all there are"),
+        ({"public": 13}, "^split.public: 13 people; allowed: at most 12, all there are"),
         (
             {"private": 10},
             "private: 10 people; allowed: at most the 9 with 5 images that are not public, of 12",
@@ -119,7 +119,7 @@ def test_plans_that_ask_too_much(changed, message):
 
 
 def test_the_person_with_too_few_images_is_named():
-    with pytest.raises(InputError, match=r"prepare\.split: 'few' has 2 images; needed: 5"):
+    with pytest.raises(InputError, match=r"^split: 'few' has 2 images; needed: 5"):
         plan_splits([*labels_of(3, 5), "few", "few"], replace(PLAN, public=0, private=None))
 
 
@@ -141,7 +141,7 @@ def test_the_person_with_too_few_images_is_named():
 def test_figures_that_no_plan_has(field, value, allowed):
     with pytest.raises(InputError) as refused:
         replace(PLAN, **{field: value})
-    assert str(refused.value) == f"prepare.split.{field}: {value!r}; allowed: {allowed}"
+    assert str(refused.value) == f"split.{field}: {value!r}; allowed: {allowed}"
 
 
 def test_splits_from_elsewhere_are_refused_unless_they_keep_the_promises():

@@ -1,13 +1,15 @@
 """Bad parameters: one line each that names the key, what it was and what is allowed."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mipriv import plugin
 from mipriv.errors import InputError
-from tasks.check import check
+from tasks.check import Parameters, check
 from tasks.engine import params
 
 ROOT = Path(__file__).parents[2]
@@ -57,12 +59,23 @@ WRONG = [
     ("invert.attacks.ppa.steps", 1.5, r"invert\.attacks\.ppa\.steps: 1\.5 is not a valid integer"),
     ("invert.attacks.ppa.keep", 50, r"invert\.attacks\.ppa: keep: 50; allowed: 1 to candidates \(4\)"),
     ("invert.identities", 21, r"invert\.identities: 21; allowed: at most 20, or null"),
-    ("prepare.source", "olr", r"'olr' does not exist \(did you mean 'orl'"),
-    ("prepare.split.public", 50, r"prepare\.split\.public.*50.*40"),
-    ("prepare.split.private", 30, r"prepare\.split\.private.*30"),
-    ("prepare.split.train", 8, r"10.*13|13.*10"),
-    ("prepare.transform.size", [64], r"prepare\.transform: transform, size: \[64\]; allowed: \[height,"),
-    ("prepare.transform.channels", 2, r"prepare\.transform\.channels"),
+    ("prepare.rows.faces.source", "olr", r"faces\.knobs: source: 'olr' does not exist \(did you mean 'orl'"),
+    (
+        "prepare.rows.faces.knobs.folder",
+        "x",
+        r": prepare\.rows\.faces\.knobs: source orl, knob: 'folder' does",
+    ),
+    ("prepare.rows.faces.split.public", 50, r": prepare\.rows\.faces\.split\.public: 50 people; .*40"),
+    ("prepare.rows.faces.split.public", -1, r": prepare\.rows\.faces\.split: split\.public: -1; allowed: an"),
+    ("prepare.rows.faces.split.private", 30, r": prepare\.rows\.faces\.split\.private: 30 people"),
+    ("prepare.rows.faces.split.train", 8, r": prepare\.rows\.faces\.split: .*10 images; needed: 13"),
+    (
+        "prepare.rows.faces.transform.size",
+        [64],
+        r"prepare\.rows\.faces\.transform: transform, size: \[64\]; allowed: \[height,",
+    ),
+    ("prepare.rows.faces.transform.channels", 2, r"prepare\.rows\.faces\.transform\.channels"),
+    ("prepare.row", {}, r"prepare: 'row' does not exist \(did you mean 'rows'"),
     ("pretrain.rows.imagenet.weights", "imagenet", r"weights: pretrained weights: 'imagenet' do not exist"),
     ("pretrain.rows.imagenet.arch", "resnet99", r"'resnet99' does not exist"),
     ("prior.rows.gan.knobs.objective", "wgan", r"objective: 'wgan' does not exist.*allowed: hinge, wgan_gp"),
@@ -107,3 +120,65 @@ def test_a_missing_block_and_a_missing_key_are_named(desk: dict[str, Any]) -> No
     del values["finetune"]["rows"]["none"]["seeds"]
     with pytest.raises(InputError, match=r"finetune\.rows\.none\.seeds: is missing"):
         check(values)
+
+
+STAGES = ("pretrain", "finetune", "prior", "judge", "invert", "fisher")
+
+
+def test_every_row_of_prepare_is_checked_and_asked_by_its_name(desk: dict[str, Any]) -> None:
+    values = copy.deepcopy(desk)
+    faces = values["prepare"]["rows"]["faces"]
+    other = {**faces, "transform": {"size": [8, 6], "crop": None, "channels": 3}}
+    other["split"] = {**faces["split"], "public": 1, "private": 3}
+    values["prepare"]["rows"]["other"] = other
+    check(values)
+    wanted = Parameters(values)
+    assert (wanted.image_shape("faces"), wanted.image_shape("other")) == ((1, 64, 64), (3, 8, 6))
+    assert (wanted.people("faces"), wanted.people("other")) == (20, 3)
+
+    other["split"]["private"] = 40
+    with pytest.raises(
+        InputError, match=r"^params\.yaml: prepare\.rows\.other\.split\.private: 40 people; allo"
+    ):
+        check(values)
+    other["knobs"] = {"root": "nowhere"}
+    with pytest.raises(
+        InputError, match=r"^params\.yaml: prepare\.rows\.other\.knobs: source orl, knob: 'root'"
+    ):
+        check(values)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_row_that_stages_read_is_missed_where_one_of_them_has_rows(
+    desk: dict[str, Any], stage: str
+) -> None:
+    values = copy.deepcopy(desk)
+    values["prepare"]["rows"] = {"face": values["prepare"]["rows"]["faces"]}
+    for name in STAGES:
+        values[name]["rows"] = desk[name]["rows"] if name == stage else {}
+    first = next(iter(desk[stage]["rows"]))
+    with pytest.raises(InputError) as refused:
+        check(values)
+    allowed = f"is missing; allowed: a row of this name, {stage}.rows.{first} reads it"
+    assert str(refused.value) == f"params.yaml: prepare.rows.faces: {allowed}"
+    values[stage]["rows"] = {}
+    check(values)
+
+
+def keys(values: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key, with those above it."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        yield (*where, key)
+        yield from keys(value, (*where, key))
+
+
+def test_no_parameter_is_called_what_the_run_cache_of_dvc_passes_over(desk: dict[str, Any]) -> None:
+    """Its issue 10296: results of another value come back. The one such key is spelt out in dvc.yaml."""
+    knobs = [
+        (family, name, knob)
+        for family in plugin.FAMILIES
+        for name in plugin.names(family)
+        for knob in plugin.knobs(family, name)
+    ]
+    found = [at for at in (*keys(desk), *knobs) if at[-1] in ("size", "nfiles")]
+    assert found == [("prepare", "rows", "faces", "transform", "size")]

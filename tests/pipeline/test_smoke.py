@@ -112,7 +112,7 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
         "invert@ppa-tl_dmi-head",
         "invert@tl_aware-none",
     ]
-    expected += ["judge@slim_vgg", "prepare", "pretrain@imagenet", "prior@eigenfaces", "report"]
+    expected += ["judge@slim_vgg", "prepare@faces", "pretrain@imagenet", "prior@eigenfaces", "report"]
     assert top == sorted(expected)
     (parent,) = [r for r in runs if r.info.run_name == "invert@ppa-none"]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]

@@ -98,10 +98,14 @@ def _params(plain: str, guarded: str) -> dict[str, Any]:
     row = {"attack": "ppa", "prior": "faces", "seeds": [3, 1]}
     return {
         "prepare": {
-            "source": "arrays",
-            "knobs": {"file": "people.npz"},
-            "transform": {"size": [SIDE, SIDE], "crop": None, "channels": 1},
-            "split": {**split, "public_validation": 1, "seed": 0},
+            "rows": {
+                "faces": {
+                    "source": "arrays",
+                    "knobs": {"file": "people.npz"},
+                    "transform": {"size": [SIDE, SIDE], "crop": None, "channels": 1},
+                    "split": {**split, "public_validation": 1, "seed": 0},
+                }
+            }
         },
         "pretrain": {},
         "finetune": {
@@ -132,7 +136,7 @@ def _data(folder: Path) -> None:
         images=np.tile(levels[:, None, None], (1, SIDE, SIDE)),
         labels=np.array([f"p{i // 4}" for i in range(24)]),
     )
-    argv = ["--out", "data", "--events", "prepare.jsonl"]
+    argv = ["--row", "faces", "--out", "data", "--events", "prepare.jsonl"]
     assert launch(prepare.run, [], prepare.Prepare, argv, deps=None) == 0
 
 
