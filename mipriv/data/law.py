@@ -141,7 +141,7 @@ class GaussianLaw:
 
     def _rooted(self, rows: Tensor) -> Tensor:
         """[m, d] times S^(1/2) = n I + B^T diag(sqrt(v + n^2) - n) B."""
-        more = self.variances / (self._spread.sqrt() + self.noise)  # the difference, without cancellation
+        more = self._spread.sqrt() - self.noise
         return self.noise * rows + (rows @ self.basis.T * more) @ self.basis
 
     def _whitened(self, encoder: Tensor, sigma: float) -> Tensor:

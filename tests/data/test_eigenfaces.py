@@ -62,6 +62,14 @@ def test_the_law_has_the_principal_components_of_the_faces(source):
     assert isinstance(source, Lawful)
 
 
+def test_float_faces_are_taken_as_they_are(source, save_npz, tmp_path):
+    given = {"source": "arrays", "knobs": {"file": save_npz()}, "size": (6, 4)}
+    law = dataclasses.replace(source, **given, between=0.0).law()
+    faces = np.load(tmp_path / "set.npz")["images"].reshape(5, -1)
+    values = np.linalg.eigvalsh(np.cov(faces.T.astype(np.float64)))
+    np.testing.assert_allclose(law.variances.numpy(), values[:-4:-1], rtol=1e-9)
+
+
 @pytest.mark.parametrize("between", [0.0, 0.3, 1.0])
 def test_images_of_one_identity_follow_the_law(source, between):
     source = dataclasses.replace(source, noise=0.05, identities=2, images=4000, between=between)
@@ -90,6 +98,11 @@ def test_an_image_hangs_on_its_seed_identity_and_number_alone(source):
         assert source.digest(record) == more.digest(record)
     other = dataclasses.replace(source, seed=1)
     assert not np.isclose(pixels(source), pixels(other)).any()
+    for between in (0.0, 1.0):  # images and means of identities, each with hardly any noise
+        quiet = dataclasses.replace(source, between=between, noise=1e-6)
+        assert np.abs(pixels(quiet) - pixels(dataclasses.replace(quiet, seed=1))).max() > 0.1
+    within = dataclasses.replace(source, between=0.0)
+    assert not np.isclose(pixels(within), pixels(dataclasses.replace(within, seed=1))).any()
     rows = pixels(source) - pixels(source).mean(0)
     assert np.abs(np.corrcoef(rows) - np.eye(len(rows))).max() < 0.999
 
