@@ -209,7 +209,7 @@ def test_mid_halves_the_features_and_wants_a_head(model: Classifier) -> None:
 @pytest.mark.parametrize("measure", ["hsic", "coco"])
 @pytest.mark.parametrize("kernel", ["linear", "gaussian"])
 def test_bido_loss_by_its_equation(measure: str, kernel: str, model: Classifier) -> None:
-    plan = BiDO(LAYERS, lambda_x=0.3, lambda_y=0.7, measure=measure, kernel=kernel, sigma=0.5, eps=0.1)
+    plan = BiDO(LAYERS, lambda_x=0.3, lambda_y=0.7, measure=measure, kernel=kernel, width=0.5, eps=0.1)
     plan.prepare(model, SHAPE)
     given = batch()
     model(given.images)
