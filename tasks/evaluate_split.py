@@ -50,7 +50,7 @@ def run(stage: Stage[EvaluateSplit]) -> None:
 
 
 def _datasets(folder: Path, victims: split.Splits, attacks: reconstruct.Reconstruct) -> Mapping[str, Dataset]:
-    names = [row.data for row in [*victims.rows.values(), *attacks.rows.values()]]
+    names = [row.data for row in victims.rows.values()] + [row.data for row in attacks.rows.values()]
     return {name: Dataset.open(folder / name) for name in dict.fromkeys(names)}
 
 

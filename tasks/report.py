@@ -22,7 +22,7 @@ from tasks.page import claims, pictures, views
 from tasks.page.findings import findings, share
 from tasks.page.inputs import Inputs
 from tasks.page.pictures import Part, Pixels
-from tasks.page.render import html, leave, uri
+from tasks.page.render import html, leave, parameters, uri
 from tasks.page.tradeoff import Panel, Point, Reached, attacks, tradeoff
 from tasks.page.verdicts import verdicts
 
@@ -76,7 +76,7 @@ def run(stage: Stage[Report]) -> None:
         "pictures": {name: uri(picture) for name, picture in shown.items()},
         "accounts": {row: _totals(parts) for row, parts in accounts.items()},
         "made": _made(inputs),
-        "params": {name: dict(views.parameters(stage.values[name])) for name in BLOCKS},
+        "params": {name: dict(parameters(stage.values[name])) for name in BLOCKS},
         "shape": inputs.data.image_shape,
         "public": inputs.data.num_classes("public"),
     }

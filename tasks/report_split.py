@@ -15,10 +15,10 @@ from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.knowledge import targets_of
 from tasks.leakage import MSE, NATURAL, Table
-from tasks.page import pictures, splits, views
+from tasks.page import pictures, splits
 from tasks.page.clients import Arm, Host, Panel, clients, strips
 from tasks.page.pictures import Pixels
-from tasks.page.render import html, leave, uri
+from tasks.page.render import html, leave, parameters, uri
 from tasks.splits.gains import PLAIN, place
 
 BLOCKS = ("prepare", "split", "reconstruct", "evaluate_split", "report_split")
@@ -50,7 +50,7 @@ def run(stage: Stage[ReportSplit]) -> None:
         },
         "pictures": {name: uri(picture) for name, picture in shown.items()},
         "made": _made(stage, victims),
-        "params": {name: dict(views.parameters(stage.values[name])) for name in BLOCKS},
+        "params": {name: dict(parameters(stage.values[name])) for name in BLOCKS},
     }
     leave(stage, {"report.html": html("split", page)}, shown)
 

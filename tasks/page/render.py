@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +44,12 @@ def leave(stage: Stage[Any], texts: Mapping[str, str], shown: Mapping[str, bytes
         path = stage.out / name
         path.write_text(text, encoding="utf-8")
         stage.events.artifact(path)
+
+
+def parameters(block: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Parameters by dotted name; a list stays one value."""
+    for key, value in block.items():
+        if isinstance(value, Mapping) and value:
+            yield from parameters(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

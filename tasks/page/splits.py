@@ -1,6 +1,5 @@
 """Split inference as people read it: a line an arm, and what CEM and its bound come to in words."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mipriv.stats import Figure
@@ -150,7 +149,7 @@ def floors(table: Table) -> list[tuple[str, str, str]]:
     ]
 
 
-def certificates(table: Table) -> list[Mapping[str, str]]:
+def certificates(table: Table) -> list[dict[str, str]]:
     """Affine clients on images of a known law: the bound, what is possible, what was reached."""
     found = []
     for name in dict.fromkeys(line.subject for line in table.lines if line.figure == LEAST):

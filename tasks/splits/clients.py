@@ -29,9 +29,20 @@ NO_BOUND = "no bound: no noise"
 class Settings(Protocol):
     """How the bound is computed; see `EvaluateSplit`."""
 
-    cells: int
-    covariance: Covariance
-    level: float
+    @property
+    def cells(self) -> int:
+        """A class."""
+        ...
+
+    @property
+    def covariance(self) -> Covariance:
+        """Of a cell."""
+        ...
+
+    @property
+    def level(self) -> float:
+        """Of the one-sided limit."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from mipriv import stats
-from mipriv.analysis.matched import Point, difference
+from mipriv.analysis.matched import Point, excess
 from mipriv.stats import Figure
 from tasks import reconstruct, split
 from tasks.evaluation.referee import Values
@@ -95,23 +95,9 @@ def _against_noise(
         if len(curve) < 2 or one in curve:
             continue
         own = Point(_of(seen[one.victim], one.row), one.people[MSE])
-        level = float(own.natural.mean())
-        against = [Point(_of(seen[c.victim], c.row), -c.people[MSE]) for c in curve]
-        value = difference([Point(own.natural, -own.attack)], against, level)
+        value = excess(own, [Point(_of(seen[c.victim], c.row), c.people[MSE]) for c in curve])
         if value is not None:
-            # Errors were negated: what a defender picks among equals is the largest error.
-            flipped = Figure(-value.point, -value.high, -value.low, value.n, value.seeds, value.method)
-            yield Line(one.name, "difference", MSE, "", NOISE, flipped)
-            base = float(own.attack.mean()) - flipped.point
-            ends = (flipped.point / base, flipped.low / base, flipped.high / base)
-            yield Line(
-                one.name,
-                "gain",
-                MSE,
-                "",
-                NOISE,
-                Figure(*ends, value.n, value.seeds, f"{value.method}, over {base:.6g}"),
-            )
+            yield Line(one.name, "gain", MSE, "", NOISE, value)
 
 
 def _alike(attacks: reconstruct.Reconstruct, one: reconstruct.Row, two: reconstruct.Row) -> bool:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mipriv.metrics.reconstruction import mse, psnr, ssim
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mipriv import stats
 from mipriv.data.dataset import Dataset
 from mipriv.errors import InputError
+from mipriv.metrics.reconstruction import mse, psnr, ssim
 from mipriv.stats import Figure
 from tasks import reconstruct
 from tasks.evaluation.referee import Values, by_person
@@ -70,7 +70,7 @@ class Recovered:
             for name, values in self.people.items()
         ]
         for share, name in ((MEDIAN, "median"), (TENTH, "10th percentile")):
-            value = stats.quantile(self.images[PSNR], share)
+            value = stats.quantile(self.images[PSNR], share, groups=self.labels.numpy())
             found.append(Line(self.name, "reconstruction", f"{PSNR}, {name}", "", self.victim, value))
         asked = float(np.mean([fact["queries"] for fact in self.facts]))
         counted = Figure(asked, asked, asked, len(self.labels), len(self.facts), "counted")
@@ -136,7 +136,7 @@ def _refuse_mixed(found: Mapping[str, Recovered]) -> None:
         for fact in one.facts:
             made.setdefault(json.dumps(fact["environment"], sort_keys=True), name)
     if len(made) > 1:
-        (one, first), (two, second) = list(made.items())[:2]
+        (left, first), (right, second) = list(made.items())[:2]
         raise InputError(
-            f"results made under different conditions do not pair: {first}: {one}; {second}: {two}"
+            f"results made under different conditions do not pair: {first}: {left}; {second}: {right}"
         )
