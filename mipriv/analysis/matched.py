@@ -145,8 +145,8 @@ def excess(own: Point, curve: Curve, seed: int = 0) -> stats.Figure | None:
     """How much more than a curve a point has at the point's own natural accuracy: a / curve(natural) - 1.
 
     For errors, of which a defender wants much: `attack` may be any figure above 0, and of points with the
-    same natural accuracy the one with the lowest counts. In every resample the accuracy too is read anew, as the
-    point and the curve are harder or easier together.
+    same natural accuracy the one with the lowest counts. In every resample the accuracy too is read anew:
+    the point and the curve are harder or easier together.
 
     Args:
         own: the point.
