@@ -28,7 +28,7 @@ def overrides(name: str) -> dict[str, Any]:
 def rows(stage: str) -> list[tuple[str, str]]:
     """Rows of a stage in all presets, the larger images last."""
     held = {name: overrides(name) for name in NAMES}
-    order = sorted(NAMES, key=lambda name: (held[name]["prepare.rows"][FACES]["transform"]["size"], name))
+    order = sorted(NAMES, key=lambda name: (held[name][f"prepare.rows.{FACES}"]["transform"]["size"], name))
     return [(name, row) for name in order for row in held[name][f"{stage}.rows"]]
 
 
