@@ -73,4 +73,5 @@ def _first_halves(labels: Tensor) -> Tensor:
 def _held(images: Tensor) -> tuple[Tensor, Tensor]:
     every = round(1 / HELD)
     held = torch.arange(len(images)) % every == every - 1
+    held[-1:] |= not held.any()  # one at least
     return images[~held], images[held]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mipriv.data.law import GaussianLaw
 from torch import Tensor
 
 from mipriv import stats
 from mipriv.analysis import error_bound
 from mipriv.data.dataset import Dataset
+from mipriv.data.law import GaussianLaw
 from mipriv.models import checkpoint
 from mipriv.stats import Figure
 from tasks.leakage import MSE, Line
