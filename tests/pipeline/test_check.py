@@ -37,7 +37,7 @@ WRONG = [
     (
         "finetune.rows.none.defense",
         "tl_dim",
-        r"'tl_dim' does not exist \(did you mean 'tl_dmi'\?\); allowed: .*, none, tl_dmi",
+        r"'tl_dim' does not exist \(did you mean 'tl_dmi'\?\); allowed: .*, none, .*tl_dmi",
     ),
     ("finetune.rows.none.backbone", "imagnet", r"rows\.none\.backbone: 'imagnet'.*allowed: imagenet"),
     ("finetune.rows.none.recipe", "most", r"rows\.none\.recipe: 'most'.*allowed: all, head"),
@@ -192,8 +192,9 @@ def test_the_row_that_stages_read_is_missed_where_one_of_them_has_rows(
 ) -> None:
     values = copy.deepcopy(desk)
     values["prepare"]["rows"] = {"face": values["prepare"]["rows"]["faces"]}
-    for name in STAGES:
+    for name in (*STAGES, "split", "reconstruct"):
         values[name]["rows"] = desk[name]["rows"] if name == stage else {}
+    values["evaluate_split"]["noise"] = []
     first = next(iter(desk[stage]["rows"]))
     with pytest.raises(InputError) as refused:
         check(values)
@@ -219,4 +220,4 @@ def test_no_parameter_is_called_what_the_run_cache_of_dvc_passes_over(desk: dict
         for knob in plugin.knobs(family, name)
     ]
     found = [at for at in (*keys(desk), *knobs) if at[-1] in ("size", "nfiles")]
-    assert found == [("prepare", "rows", "faces", "transform", "size")]
+    assert found == [("prepare", "rows", row, "transform", "size") for row in desk["prepare"]["rows"]]
