@@ -63,7 +63,7 @@ def test_the_law_has_the_principal_components_of_the_faces(source):
 
 
 def test_float_faces_are_taken_as_they_are(source, save_npz, tmp_path):
-    given = {"source": "arrays", "knobs": {"file": save_npz()}, "size": (6, 4)}
+    given = {"source": "arrays", "knobs": {"file": save_npz()}, "shape": (6, 4)}
     law = dataclasses.replace(source, **given, between=0.0).law()
     faces = np.load(tmp_path / "set.npz")["images"].reshape(5, -1)
     values = np.linalg.eigvalsh(np.cov(faces.T.astype(np.float64)))
