@@ -1,7 +1,8 @@
 """Points with 95% intervals. Every figure that is shown passes through here.
 
 Reconstructions of one identity are not independent, nor are victims of one training seed, so what
-is resampled is identities and seeds, never images.
+is resampled is identities and seeds. Images are resampled only for a quantile over images, where the caller
+names no identities.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from mipriv.errors import InputError
 
 LEVEL = 0.95
 RESAMPLES = 4_000
+CELLS = 4_000_000  # counts held at once
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,77 @@ def paired_difference(a: NDArray[np.float64], b: NDArray[np.float64], seed: int 
     return Figure(point, low, high, values.shape[1], values.shape[0], method)
 
 
+def gain(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0) -> Figure:
+    """Relative change of the mean, mean(a) / mean(b) - 1, over the same seeds and identities.
+
+    Each resample draws the same seeds and identities for both means; see `mean`. The ratio is that of the
+    means, not the mean of ratios, in which an identity that b hardly counts would weigh most.
+
+    Args:
+        a: [S, I].
+        b: [S, I], positive on average.
+        seed: of the resampling.
+
+    Returns:
+        A share: 0.25 for a quarter more.
+
+    Raises:
+        InputError: the two do not pair, or the mean of b is not above 0 in every resample.
+    """
+    if np.shape(a) != np.shape(b):
+        raise InputError(f"gain: shapes {np.shape(a)} and {np.shape(b)}; allowed: equal shapes")
+    above, below = _checked(a, "gain"), _checked(b, "gain")
+    base, bases = float(below.mean()), _resampled(below, seed)
+    if min(base, bases.min()) <= 0:
+        raise InputError(
+            f"gain: over a mean of {base:.6g}, {bases.min():.6g} in a resample; allowed: above 0"
+        )
+    low, high = interval(_resampled(above, seed) / bases - 1)
+    point = float(above.mean()) / base - 1
+    return Figure(point, low, high, above.shape[1], above.shape[0], "paired pigeonhole bootstrap")
+
+
+def quantile(
+    values: NDArray[np.float64], q: float, groups: NDArray[np.int64] | None = None, seed: int = 0
+) -> Figure:
+    """A quantile over seeds and columns together, by the pigeonhole bootstrap of `mean`.
+
+    Between two values it is read off linearly (type 7 of Hyndman and Fan, American Statistician 1996),
+    in every resample as in the sample.
+
+    Args:
+        values: [S, I], a figure a training seed and column: an image, or an identity.
+        q: 0.5 for the median.
+        groups: [I], whose columns are drawn together: the identity on each image. None: every column
+            by itself.
+        seed: of the resampling.
+
+    Raises:
+        InputError: see `mean`; or q outside [0, 1], other than a group a column, or a single group.
+    """
+    values = _checked(values, "quantile")
+    owner = np.arange(values.shape[1]) if groups is None else np.asarray(groups)
+    if owner.shape != values.shape[1:] or len(np.unique(owner)) < 2:
+        raise InputError(
+            f"quantile: groups of shape {owner.shape} for {values.shape[1]} columns; allowed: one a column, "
+            "at least 2 different"
+        )
+    if not 0 <= q <= 1:
+        raise InputError(f"quantile: q: {q}; allowed: from 0 to 1")
+    names, owner = np.unique(owner, return_inverse=True)
+    by_seed, by_group = _draws((len(values), len(names)), seed)
+    # A resample holds values[s, i] as often as its seed is drawn times its group: it need not be written out.
+    s, i = np.unravel_index(values.argsort(None), values.shape)
+    chunk = max(1, CELLS // values.size)
+    found = [
+        _nth(values[s, i], by_seed[b : b + chunk, s] * by_group[b : b + chunk, owner[i]], q)
+        for b in range(0, RESAMPLES, chunk)
+    ]
+    low, high = interval(np.concatenate(found))
+    point = float(np.quantile(values, q))
+    return Figure(point, low, high, len(names), len(values), "pigeonhole bootstrap")
+
+
 def of_rows(
     values: NDArray[np.float64],
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
@@ -147,19 +220,41 @@ def weights(shape: tuple[int, ...], seed: int) -> tuple[NDArray[np.float64], NDA
 
     A single seed is not resampled. One shape and `seed` always give the same, by which figures pair.
     """
-    random = np.random.Generator(np.random.PCG64(seed))
-    by_seed, by_identity = (counts(units, RESAMPLES, random) / units for units in shape)
+    by_seed, by_identity = (drawn / units for drawn, units in zip(_draws(shape, seed), shape, strict=True))
     return by_seed, by_identity
 
 
+def _draws(shape: tuple[int, ...], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How often each seed and each identity is drawn: [RESAMPLES, S] and [RESAMPLES, I]."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    by_seed, by_identity = (counts(units, RESAMPLES, random) for units in shape)
+    return by_seed, by_identity
+
+
+def _resampled(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Means [RESAMPLES] of values [S, I]."""
+    means: NDArray[np.float64] = np.einsum("bs,bi,si->b", *weights(values.shape, seed), values, optimize=True)
+    return means
+
+
 def _bootstrap(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    return interval(np.einsum("bs,bi,si->b", *weights(values.shape, seed), values, optimize=True))
+    return interval(_resampled(values, seed))
 
 
-def _checked(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _nth(values: NDArray[np.float64], times: NDArray[np.int64], q: float) -> NDArray[np.float64]:
+    """Quantiles [b] of samples that hold each of values [m], which rise, so many `times` [b, m]."""
+    reached = times.cumsum(1)
+    rank = q * (reached[:, -1] - 1)
+    floor, ceiling = np.floor(rank), np.ceil(rank)
+    below, above = (values[(reached <= end[:, None]).sum(1)] for end in (floor, ceiling))
+    found: NDArray[np.float64] = below + (rank - floor) * (above - below)
+    return found
+
+
+def _checked(values: NDArray[np.float64], what: str = "mean") -> NDArray[np.float64]:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
-        raise InputError(f"mean: values of shape {values.shape}; allowed: [seeds >= 1, identities >= 2]")
+        raise InputError(f"{what}: values of shape {values.shape}; allowed: [seeds >= 1, identities >= 2]")
     if not np.isfinite(values).all():
-        raise InputError("mean: a value is not finite; allowed: finite numbers")
+        raise InputError(f"{what}: a value is not finite; allowed: finite numbers")
     return values

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mipriv import training
 from mipriv.data.dataset import Dataset
@@ -29,7 +30,7 @@ def build(
 
 
 def fit(
-    model: Classifier,
+    model: nn.Module,
     pairs: tuple[Pair, Pair],
     recipe: dict[str, Any],
     defense: Defense,
@@ -52,8 +53,14 @@ def fit(
 
 def leave(model: Classifier, card: Card, history: History | None, out: Path, device: str) -> None:
     """Write weights, card and, of a model that was trained here, its history."""
-    facts = {**card.facts, "environment": environment(torch.device(device))}
-    if history is not None:
-        facts |= {"kept": asdict(history.kept)}
-        write_csv(out / "history.csv", [asdict(epoch) for epoch in history.epochs])
+    facts = card.facts | recorded(history, out, device)
     checkpoint.save(model, Card(**{**asdict(card), "facts": facts}), out)
+
+
+def recorded(history: History | None, out: Path, device: str) -> dict[str, Any]:
+    """Facts for a card of how a model was made, its history written beside it."""
+    facts: dict[str, Any] = {"environment": environment(torch.device(device))}
+    if history is not None:
+        facts["kept"] = asdict(history.kept)
+        write_csv(out / "history.csv", [asdict(epoch) for epoch in history.epochs])
+    return facts

@@ -17,6 +17,8 @@ ROBUST = "accuracy under perturbation"
 AGREEMENT = "agreement on public images"
 REFUSED = "accepted but refused by the embedding"
 KID, FRECHET = "kid", "frechet"
+MSE, PSNR, SSIM = "mse", "psnr", "ssim"
+INFORMATION, FACTOR = "information, nats", "information factor"
 QUERIES, STUDY = "queries an identity", "queries of the study"
 # The file has six decimals: an end of an interval this near to zero is zero.
 ZERO = 1e-6
@@ -29,7 +31,8 @@ class Line:
     Attributes:
         subject: a row of `invert`, of `finetune`, of `prior` or of `judge`, or the name of a floor.
         kind: `victim`, `attack`, `floor`, `ceiling`, `difference`, `judge`, `embedding`, `cost`, `fidelity`
-            or `matched`.
+            or `matched`; of split victims also `reconstruction` and its floor,
+            `client`, `gain`, `bound` and `certificate`.
         figure: what was measured.
         judge: who judged it; empty where nobody did.
         against: of a difference, what was subtracted; of a matched figure, at which natural accuracy.

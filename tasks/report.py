@@ -3,34 +3,26 @@
 The page holds no time and no commit (those are in the event files), so the same results give the same bytes.
 """
 
-import base64
-import csv
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mipriv.data.dataset import Dataset
 from mipriv.data.splits import SPLITS
 from mipriv.models import checkpoint
-from tasks import finetune, information, invert, leakage
+from tasks import finetune, information, invert
 from tasks.curves import curves
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.information import Third
-from tasks.leakage import NATURAL, TOP1, UNDEFENDED, Table
+from tasks.leakage import NATURAL, TOP1
 from tasks.page import claims, pictures, views
-from tasks.page.findings import Evidence, findings, share
+from tasks.page.findings import findings, share
+from tasks.page.inputs import Inputs
 from tasks.page.pictures import Part, Pixels
+from tasks.page.render import html, leave, parameters, uri
 from tasks.page.tradeoff import Panel, Point, Reached, attacks, tradeoff
 from tasks.page.verdicts import verdicts
 
@@ -45,7 +37,6 @@ BLOCKS = (
     "evaluate",
     "report",
 )
-TEMPLATES = Path(__file__).parent / "page" / "templates"
 
 
 class Report(Block):
@@ -55,75 +46,11 @@ class Report(Block):
     images_a_face: Annotated[int, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What the report is made from."""
-
-    stage: Stage[Report]
-
-    @cached_property
-    def table(self) -> Table:
-        """Every figure."""
-        return leakage.read(self.stage.path("evaluation") / leakage.FILE)
-
-    @cached_property
-    def data(self) -> Dataset:
-        """The images."""
-        return Dataset.open(self.stage.path("data"))
-
-    @cached_property
-    def inversion(self) -> invert.Invert:
-        """The block `invert`."""
-        return self.stage.block("invert", invert.Invert)
-
-    @property
-    def attacks(self) -> Mapping[str, invert.Row]:
-        """Rows of `invert`."""
-        return self.inversion.rows
-
-    @cached_property
-    def victims(self) -> Mapping[str, finetune.Row]:
-        """Rows of `finetune`."""
-        return self.stage.block("finetune", finetune.Finetune).rows
-
-    @property
-    def shown(self) -> list[views.Attack]:
-        """Rows of the table."""
-        rows = self.attacks.items()
-        return [views.attack(self.table, name, row, self.victims[row.victim]) for name, row in rows]
-
-    @property
-    def evidence(self) -> Evidence:
-        """What sentences are made from."""
-        undefended = frozenset(name for name, row in self.victims.items() if row.defense == UNDEFENDED)
-        attacked = {name: row.victim for name, row in self.attacks.items()}
-        return Evidence(self.table, attacked, undefended, self.data.num_classes("private"))
-
-    @property
-    def fisher(self) -> list[Path]:
-        """Folders of the rows of `fisher`."""
-        return [self.stage.path("fisher") / row for row in self.stage.values["fisher"]["rows"]]
-
-    @property
-    def thirds(self) -> list[Third]:
-        """Fisher information by thirds of the depth, of every row."""
-        return [third for folder in self.fisher for third in information.read(folder / information.THIRDS)]
-
-    def victim(self, row: str) -> Path:
-        """Folder of the first training seed of a victim."""
-        return self.stage.path("victims") / row / f"seed-{self.victims[row].seeds[0]}"
-
-    def cells(self, row: str) -> list[Path]:
-        """Folders of an attack on the first training seed that it attacks."""
-        folder = self.stage.path("reconstructions") / row / f"seed-{self.attacks[row].seeds[0]}"
-        return sorted(folder.iterdir())
-
-
 def run(stage: Stage[Report]) -> None:
     """Write `report.html`, its pictures and `leakage.md`."""
     inputs = Inputs(stage)
     people, strips = _strips(inputs)
-    accounts = {row: _account(inputs.victim(row)) for row in inputs.victims}
+    accounts = {row: inputs.account(row) for row in inputs.victims}
     shown = {
         "faces": pictures.wall(strips, people),
         "attacks": attacks(_reached(inputs), inputs.evidence.chance),
@@ -145,37 +72,16 @@ def run(stage: Stage[Report]) -> None:
         "why": _why(inputs),
         "claims": verdicts(claims.read(inputs.stage.path("claims")), inputs.table, inputs.thirds),
         "people": people,
-        "wall": {name: _uri(pictures.png(pixels)) for name, pixels in strips.items()},
-        "pictures": {name: _uri(picture) for name, picture in shown.items()},
+        "wall": {name: uri(pictures.png(pixels)) for name, pixels in strips.items()},
+        "pictures": {name: uri(picture) for name, picture in shown.items()},
         "accounts": {row: _totals(parts) for row, parts in accounts.items()},
         "made": _made(inputs),
-        "params": {name: dict(views.parameters(stage.values[name])) for name in BLOCKS},
+        "params": {name: dict(parameters(stage.values[name])) for name in BLOCKS},
         "shape": inputs.data.image_shape,
         "public": inputs.data.num_classes("public"),
     }
-    _write(stage, page, shown)
-
-
-def _write(stage: Stage[Report], page: dict[str, Any], shown: Mapping[str, bytes]) -> None:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["minus"] = lambda text: re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
-    environment.filters["json"] = json.dumps
-    stage.out.mkdir(parents=True, exist_ok=True)
-    html, table = stage.out / "report.html", stage.out / "leakage.md"
-    html.write_text(environment.get_template("report.html.jinja").render(page), encoding="utf-8")
-    table.write_text(views.markdown(page["attacks"], page["bounds"], page["judges"]), encoding="utf-8")
-    for name, picture in shown.items():
-        path = stage.out / f"{name}.png"
-        path.write_bytes(picture)
-        stage.events.artifact(path, "image")
-    stage.events.artifact(html)
-    stage.events.artifact(table)
+    table = views.markdown(page["attacks"], page["bounds"], page["judges"])
+    leave(stage, {"report.html": html("report", page), "leakage.md": table}, shown)
 
 
 def _panels(inputs: Inputs) -> list[Panel]:
@@ -217,7 +123,7 @@ def _reached(inputs: Inputs) -> dict[str, dict[str, Reached]]:
 def _strips(inputs: Inputs) -> tuple[list[str], dict[str, Pixels]]:
     """Names of the first people, and a strip of theirs for real images, one start, and every attack."""
     wanted, names = inputs.stage.params, inputs.data.names("private")
-    made = {row: _made_images(inputs.cells(row)) for row in inputs.attacks}
+    made = {row: inputs.made(row) for row in inputs.attacks}
     first = next(iter(made.values()))
     chosen = first["identities"].sort().values[: wanted.faces]
     images, labels = inputs.data.split("private/train")
@@ -230,26 +136,10 @@ def _strips(inputs: Inputs) -> tuple[list[str], dict[str, Pixels]]:
     return [names[person] for person in chosen], strips
 
 
-def _made_images(cells: list[Path]) -> dict[str, Tensor]:
-    parts = [load_file(cell / invert.RECONSTRUCTIONS) for cell in cells]
-    return {name: torch.cat([part[name] for part in parts]) for name in ("images", "start", "identities")}
-
-
 def _of(tensors: Mapping[str, Tensor], name: str, people: Tensor) -> Tensor:
     """Images [p, k, C, H, W] of some people, best first by the attack's own score."""
     places = [int((tensors["identities"] == person).nonzero()) for person in people]
     return tensors[name][places]
-
-
-def _account(victim: Path) -> list[Part]:
-    """Trainable and frozen parameters by the first two parts of a layer's name, the trunk's own left out."""
-    blocks: dict[str, tuple[int, int]] = {}
-    with (victim / "account.csv").open(newline="", encoding="utf-8") as file:
-        for layer in csv.DictReader(file):
-            name = ".".join(layer["layer"].removeprefix("trunk.").split(".")[:2])
-            trainable, frozen = blocks.get(name, (0, 0))
-            blocks[name] = (trainable + int(layer["trainable"]), frozen + int(layer["frozen"]))
-    return [Part(name, *counts) for name, counts in blocks.items()]
 
 
 def _totals(parts: list[Part]) -> dict[str, Any]:
@@ -264,7 +154,7 @@ def _why(inputs: Inputs) -> list[dict[str, str]]:
         {
             "row": folder.name,
             "said": information.said(information.read(folder / information.THIRDS)),
-            "picture": _uri((folder / information.PICTURE).read_bytes()),
+            "picture": uri((folder / information.PICTURE).read_bytes()),
         }
         for folder in inputs.fisher
     ]
@@ -296,10 +186,6 @@ def _made(inputs: Inputs) -> dict[str, str]:
 
 def _seeds(rows: Mapping[str, finetune.Row] | Mapping[str, invert.Row]) -> str:
     return "; ".join(f"{name}: {', '.join(map(str, row.seeds))}" for name, row in rows.items())
-
-
-def _uri(picture: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 if __name__ == "__main__":

@@ -77,6 +77,34 @@ def coco(a: Tensor, b: Tensor) -> Tensor:
     return (u @ a @ b @ v) / unit / len(a)
 
 
+def distance_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Distance correlation of rows, dCov(a, b) / sqrt(dCov(a, a) dCov(b, b)), of a sample (Szekely, Rizzo and
+    Bakirov, "Measuring and Testing Dependence by Correlation of Distances", Annals of Statistics, 2007).
+
+    dCov(a, b)^2 is the mean over i, j of A_ij B_ij, of the centred matrices of Euclidean distances: the
+    biased V-statistic, which grows towards 1 for independent rows of many features.
+
+    Args:
+        a: [m, d].
+        b: [m, e].
+
+    Returns:
+        Float64 scalar in [0, 1]; 0, without a slope, where all rows of one side are equal. Rows that coincide
+        have a distance without a slope; zero is taken for it.
+    """
+    of_a, of_b = _distances(a), _distances(b)
+    tiny = torch.finfo(of_a.dtype).tiny
+    spread = (of_a.square().mean() * of_b.square().mean()).clamp(min=tiny).sqrt()
+    return ((of_a * of_b).mean() / spread).clamp(min=tiny).sqrt()
+
+
+def _distances(a: Tensor) -> Tensor:
+    """Centred Euclidean distances of rows [m, d], as float64 [m, m]."""
+    wide = a if a.dtype == torch.float64 else a.float()
+    # Differences first: what a Gram matrix cancels, close rows have none of.
+    return centre(torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist").double())
+
+
 def _maximisers(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """u = B v, and v the eigenvector of A B for its largest eigenvalue, through sqrt(A) B sqrt(A)."""
     values, vectors = torch.linalg.eigh(a)

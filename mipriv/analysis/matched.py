@@ -141,6 +141,40 @@ def gain(none: Point, defended: Point, seed: int = 0) -> stats.Figure | None:
     return stats.Figure(point, low, high, cost.n, cost.seeds, f"paired {METHOD}")
 
 
+def excess(own: Point, curve: Curve, seed: int = 0) -> stats.Figure | None:
+    """How much more than a curve a point has at the point's own natural accuracy: a / curve(natural) - 1.
+
+    For errors, of which a defender wants much: `attack` may be any figure above 0, and of points with the
+    same natural accuracy the one with the lowest counts. In every resample the accuracy too is read anew:
+    the point and the curve are harder or easier together.
+
+    Args:
+        own: the point.
+        curve: points of the same seeds and identities.
+        seed: of the resampling.
+
+    Returns:
+        The relative difference, or None where the point's accuracy lies outside those of the curve. `method`
+        says in how many resamples it did, where the curve's end counts.
+
+    Raises:
+        InputError: as `at`, the two do not pair, or a mean that is not above 0.
+    """
+    natural, figures = _stacked([own, *curve])
+    if (figures.mean((1, 2)) <= 0).any():
+        raise InputError("matched excess: a mean is not above 0; allowed: figures above 0")
+    base = _read(natural[1:], figures[1:], float(_means(natural)[0]))
+    if base is None:
+        return None
+    x, y = _resampled(natural, seed), _resampled(figures, seed)
+    read = np.array([_interpolated(n[1:], f[1:], n[0]) for n, f in zip(x, y, strict=True)])
+    level, rest = x[:, 0].round(DIGITS), x[:, 1:].round(DIGITS)
+    beyond = (level < rest.min(1)) | (level > rest.max(1))
+    low, high = stats.interval(y[:, 0] / read - 1)
+    point, method = float(_means(figures)[0]) / base - 1, f"paired {METHOD}{_reported(beyond)}"
+    return stats.Figure(point, low, high, natural.shape[2], natural.shape[1], method)
+
+
 def _read(natural: NDArray[np.float64], attack: NDArray[np.float64], level: float) -> float | None:
     """Of arrays [P, S, I], the curve of their means at the level; None where it does not reach."""
     x, y = _means(natural), _means(attack)

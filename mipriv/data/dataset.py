@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipriv.data.images import ImageStore
+from mipriv.data.law import GaussianLaw
 from mipriv.data.manifest import Manifest, attributes_sha256
 from mipriv.data.splits import PRIVATE, PUBLIC, SPLITS
 from mipriv.errors import InputError
@@ -49,7 +50,7 @@ class Dataset:
         return cls(store, manifest)
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
-        """Images float32 [n, C, H, W] in [0, 1], and labels int64 [n] within the pool.
+        """Images float32 [n, C, H, W], in [0, 1] where `bounded`, and labels int64 [n] within the pool.
 
         Raises:
             InputError: no such split.
@@ -75,6 +76,16 @@ class Dataset:
         """(C, H, W)."""
         _, height, width, channels = self.store.images.shape
         return channels, height, width
+
+    @property
+    def law(self) -> GaussianLaw | None:
+        """Of an image given its person, where it is known."""
+        return self.store.law
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every pixel lies in [0, 1]; where a law is known they may be any number."""
+        return self.store.bounded
 
     @property
     def digest(self) -> str:

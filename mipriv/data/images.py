@@ -1,15 +1,17 @@
 """The one on-disk format of images: a folder of memory-mapped arrays.
 
-``images.npy`` [N, H, W, C], uint8, or float32 in [0, 1]; ``labels.npy`` int64 [N], an index into the label
-names; ``attributes.npy`` float32 [N, A]; ``names.json`` with the names of labels and attributes.
+``images.npy`` [N, H, W, C], uint8, or float32: in [0, 1] unless the images' law is known; ``labels.npy``
+int64 [N], an index into the label names; ``attributes.npy`` float32 [N, A]; ``names.json`` with the names of
+labels and attributes; where the law is known, ``law.safetensors``, whose sha256 is in ``names.json``.
 """
 
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mipriv.data.files import one_line
-from mipriv.data.sources import Record, Source, natural
+from mipriv.data.files import one_line, sha256
+from mipriv.data.law import LAW, GaussianLaw
+from mipriv.data.sources import Lawful, Record, Source, natural
 from mipriv.data.transform import Transform
 from mipriv.errors import InputError
 
@@ -33,11 +36,12 @@ class ImageStore:
     """A folder in this format, memory-mapped.
 
     Attributes:
-        images: [N, H, W, C], uint8, or float32 in [0, 1]; C = 1 or 3.
+        images: [N, H, W, C], uint8, or float32: in [0, 1] where `bounded`; C = 1 or 3.
         labels: int64 [N], indices into `label_names`.
         attributes: float32 [N, A].
         label_names: in natural order.
         attribute_names: A names.
+        law: of an image given its label, where it is known.
     """
 
     images: NDArray[Any]
@@ -45,6 +49,7 @@ class ImageStore:
     attributes: NDArray[np.float32]
     label_names: list[str]
     attribute_names: list[str]
+    law: GaussianLaw | None
 
     @classmethod
     def open(cls, folder: Path) -> "ImageStore":
@@ -53,17 +58,24 @@ class ImageStore:
         Raises:
             InputError: a file that is missing, damaged, or of a shape or type that does not fit the others.
         """
-        label_names, attribute_names = _read_names(folder / "names.json")
+        label_names, attribute_names, law = _read_names(folder / "names.json")
         images, labels, attributes = (_map(folder / name) for name in FILES[1:])
-        store = cls(images, labels, attributes, label_names, attribute_names)
+        if law != _law_sha256(folder):
+            raise InputError(f"{str(folder / LAW)!r}: not the law that was written with these images")
+        store = cls(images, labels, attributes, label_names, attribute_names, GaussianLaw.load(folder))
         for name, array, good, allowed in store._checks():
             if not good:
                 held = f"{array.dtype} {list(array.shape)}"
                 raise InputError(f"{str(folder / name)!r}: {held}; allowed: {allowed}")
         return store
 
+    @property
+    def bounded(self) -> bool:
+        """Whether every pixel lies in [0, 1] by what it is, and not only by luck of the draw."""
+        return self.law is None
+
     def tensor(self, indices: Sequence[int] | NDArray[np.int64]) -> torch.Tensor:
-        """Images as float32 [n, C, H, W] in [0, 1]."""
+        """Images as float32 [n, C, H, W], in [0, 1] where `bounded`."""
         chosen = torch.from_numpy(np.asarray(self.images)[np.asarray(indices, dtype=np.int64)])
         planes = chosen.permute(0, 3, 1, 2).contiguous()
         return planes.float() / 255 if planes.dtype == torch.uint8 else planes
@@ -75,11 +87,16 @@ class ImageStore:
         shaped = images.ndim == 4 and images.shape[3] in (1, 3) and images.dtype in (np.uint8, np.float32)
         indexed = labels.dtype == np.int64 and labels.shape == n and set(labels.tolist()) <= set(range(k))
         tabled = attributes.dtype == np.float32 and attributes.shape == (*n, a)
-        return [
+        checks = [
             ("images.npy", images, shaped, "uint8 or float32 [N, H, W, 1 or 3]"),
             ("labels.npy", labels, indexed, f"int64 {list(n)}, each from 0 to {k - 1}"),
             ("attributes.npy", attributes, tabled, f"float32 {[*n, a]}"),
         ]
+        if self.law is not None:
+            d = math.prod(images.shape[1:])
+            fits = images.dtype == np.float32 and self.law.dim == d
+            checks.append((LAW, self.law.basis.numpy(), fits, f"float64 [k, {d}], beside float32 images"))
+        return checks
 
 
 def _map(file: Path) -> NDArray[Any]:
@@ -90,13 +107,19 @@ def _map(file: Path) -> NDArray[Any]:
     return array
 
 
-def _read_names(file: Path) -> tuple[list[str], list[str]]:
+def _law_sha256(folder: Path) -> str | None:
+    return sha256(folder / LAW) if (folder / LAW).exists() else None
+
+
+def _read_names(file: Path) -> tuple[list[str], list[str], str | None]:
+    """Names of labels and of attributes, and the sha256 of the law if there is one."""
     try:
         names = json.loads(file.read_bytes())
         labels, attributes = list(map(str, names["labels"])), list(map(str, names["attributes"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        law = names.get("law")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{str(file)!r}: not the names of an image folder ({one_line(error)})") from error
-    return labels, attributes
+    return labels, attributes, law
 
 
 def write(
@@ -109,23 +132,38 @@ def write(
     """Write records, in their order, as an image folder; the same input gives the same bytes.
 
     Images go one by one into the memory map, so memory does not grow with their number. What the folder held
-    of this format is replaced.
+    of this format is replaced. The law of a source that is `Lawful` is written beside its images.
 
     Raises:
-        InputError: no record, an image that cannot be read or cropped, or images of different types.
+        InputError: no record, an image that cannot be read or cropped, images of different types, a value
+            outside [0, 1] of a source without a law, or a transform that would change that law.
     """
     if not records:
         raise InputError("no image to write: the source lists none")
+    if isinstance(source, Lawful):
+        _refuse_change(source.read(records[0]), transform)
     label_names, labels = index_labels([record.label for record in records])
     attribute_names, attributes = attribute_table(records)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:  # removed rather than overwritten: an old file may be mapped, or linked to a cache
+    # Removed rather than overwritten: an old file may be mapped, or linked to a cache.
+    for name in (*FILES, LAW):
         (folder / name).unlink(missing_ok=True)
     _write_images(folder / "images.npy", source, records, transform, progress)
     write_bytes(folder / "labels.npy", _npy(labels))
     write_bytes(folder / "attributes.npy", _npy(attributes))
-    names = {"labels": label_names, "attributes": attribute_names}
+    if isinstance(source, Lawful):
+        source.law().save(folder)
+    names: dict[str, Any] = {"labels": label_names, "attributes": attribute_names}
+    if law := _law_sha256(folder):
+        names["law"] = law
     write_bytes(folder / "names.json", json.dumps(names, indent=1).encode() + b"\n")
+
+
+def _refuse_change(image: NDArray[Any], transform: Transform) -> None:
+    if not transform.keeps(image.shape):
+        (height, width, channels), given = image.shape, asdict(transform)
+        allowed = f"size [{height}, {width}], crop null, channels {channels}, with which the law stays known"
+        raise InputError(f"transform: {given}; allowed: {allowed}")
 
 
 def _write_images(
@@ -136,6 +174,7 @@ def _write_images(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     dtype = source.read(records[0]).dtype
+    bounded = dtype == np.float32 and not isinstance(source, Lawful)
     shape = (len(records), *transform.size, transform.channels)
     images = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
 
@@ -143,6 +182,9 @@ def _write_images(
         image = source.read(records[i])
         if image.dtype != dtype:
             raise InputError(f"{records[i].path!r}: {image.dtype}; allowed: {dtype}, as the first image is")
+        if bounded and not (image.min() >= 0 and image.max() <= 1):  # `not`: nothing compares with NaN
+            held = f"{image.min()} to {image.max()}"
+            raise InputError(f"{records[i].path!r}: {held}; allowed: 0 to 1, from a source without a law")
         images[i] = transform.apply(image, records[i].path)
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -17,7 +17,8 @@ class Transform:
     """Crop, then grey or colour, then size.
 
     uint8 images are resized by Pillow (bilinear, antialiased) and stay uint8; float32 ones by torch, likewise
-    bilinear and antialiased, and stay float32. An image that has the size already keeps its values.
+    bilinear and antialiased, and stay float32; sizing one takes it to lie in [0, 1] and keeps it there. An
+    image that has the size already keeps its values, whatever they are.
 
     Attributes:
         size: height and width of the result.
@@ -51,6 +52,10 @@ class Transform:
         if image.shape[:2] != tuple(self.size):
             image = _resize(image, self.size[0], self.size[1])
         return image if image.shape[2] == self.channels else np.repeat(image, 3, axis=2)
+
+    def keeps(self, shape: tuple[int, ...]) -> bool:
+        """Whether images of this shape [H, W, C] come out as they went in."""
+        return self.crop is None and (*self.size, self.channels) == shape
 
     def _crop(self, image: NDArray[Any], name: str) -> NDArray[Any]:
         h, w = image.shape[:2]

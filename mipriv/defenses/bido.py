@@ -33,7 +33,7 @@ class BiDO(Defense):
         measure: `hsic`, normalised, or `coco`.
         kernel: of X and Z_j, `gaussian` as in the released code, or `linear`; that of Y is linear always
             (of one-hot labels every Gaussian kernel is a multiple of it once centred).
-        sigma: width of a Gaussian kernel in units of the root of the number of features.
+        width: of a Gaussian kernel in units of the root of the number of features.
         eps: regulariser of the normalised HSIC.
         freeze: TL-DMI beside it.
     """
@@ -43,7 +43,7 @@ class BiDO(Defense):
     lambda_y: float = 0.5
     measure: str = "hsic"
     kernel: str = "gaussian"
-    sigma: float = 5.0
+    width: float = 5.0
     eps: float = 1e-5
     freeze: Freeze | None = None
     _taps: Taps | None = field(init=False, repr=False, default=None)
@@ -54,7 +54,7 @@ class BiDO(Defense):
         for name in ("lambda_x", "lambda_y"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: from 0")
-        for name in ("sigma", "eps"):
+        for name in ("width", "eps"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: above 0")
 
@@ -92,7 +92,7 @@ class BiDO(Defense):
     def _gram(self, features: Tensor) -> Tensor:
         if self.kernel == "linear":
             return dependence.linear_kernel(features)
-        return dependence.gaussian_kernel(features, self.sigma)
+        return dependence.gaussian_kernel(features, self.width)
 
     def _dependence(self, a: Tensor, b: Tensor) -> Tensor:
         if self.measure == "coco":

@@ -24,7 +24,7 @@ LEAST = 4  # side at which upsampling begins where features have no larger one o
 
 
 class Decoder(nn.Module):
-    """Features through convolutions that double the side, to images in [0, 1].
+    """Features through convolutions that double the side, to images.
 
     Features [n, c, h, w] keep their places, unless h or w is below 4. Those, and features of any other
     shape, pass through a linear layer to 4x4 first. A side doubles by a convolution to four times the
@@ -34,35 +34,43 @@ class Decoder(nn.Module):
         feature_shape: of one image's features.
         image_shape: (C, H, W).
         width: channels at half the image's side; doubled with every halving of it, up to 8 times as many.
+        bounded: pixels lie in [0, 1], through a sigmoid; otherwise they may be any number.
     """
 
-    def __init__(self, feature_shape: tuple[int, ...], image_shape: tuple[int, int, int], width: int) -> None:
+    def __init__(
+        self,
+        feature_shape: tuple[int, ...],
+        image_shape: tuple[int, int, int],
+        width: int,
+        bounded: bool = True,
+    ) -> None:
         super().__init__()
         channels, *size = image_shape
         placed = len(feature_shape) == 3 and min(feature_shape[1:]) >= LEAST
         side = min(feature_shape[1:]) if placed else LEAST
         doublings = max(1, math.ceil(math.log2(min(size) / side)))
         widths = [width * 2 ** min(i, 3) for i in range(doublings - 1, -1, -1)]
-        self.image_shape = image_shape
-        self.enter = _placed(feature_shape[0], widths[0]) if placed else _flat(feature_shape, widths[0])
+        self.image_shape, self.bounded = image_shape, bounded
+        self.enter = _placed(feature_shape[0], widths[0]) if placed else flat(feature_shape, widths[0])
         up: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
             up += [nn.BatchNorm2d(before), nn.LeakyReLU(0.2), *_doubled(before, after)]
         self.up = nn.Sequential(*up, nn.LeakyReLU(0.2), *_doubled(widths[-1], channels))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Images [n, C, H, W] in [0, 1] of features [n, *feature_shape]."""
-        images = self.up(self.enter(features))
+        """Images [n, C, H, W] of features [n, *feature_shape], in [0, 1] where bounded."""
+        images: Tensor = self.up(self.enter(features))
         if images.shape[2:] != self.image_shape[1:]:
             images = F.interpolate(images, self.image_shape[1:], mode="bilinear", align_corners=False)
-        return torch.sigmoid(images)
+        return torch.sigmoid(images) if self.bounded else images
 
 
 def _placed(channels: int, width: int) -> nn.Module:
     return nn.Conv2d(channels, width, 3, 1, 1)
 
 
-def _flat(feature_shape: tuple[int, ...], width: int) -> nn.Module:
+def flat(feature_shape: tuple[int, ...], width: int) -> nn.Module:
+    """Features of any shape, through a linear layer, to maps [n, width, LEAST, LEAST]."""
     linear = nn.Linear(math.prod(feature_shape), width * LEAST**2)
     return nn.Sequential(nn.Flatten(), linear, nn.Unflatten(1, (width, LEAST, LEAST)))
 

@@ -48,6 +48,17 @@ def folded(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
     return copied
 
 
+@torch.no_grad()
+def pairs(model: nn.Module, image_shape: tuple[int, int, int]) -> list[tuple[str, str]]:
+    """Names of each layer whose output feeds one normalisation only, and of that one, as `folded` finds them.
+
+    Args:
+        model: in evaluation mode, as a normalisation in training mode would take note of the probe.
+        image_shape: [C, H, W] of the probe.
+    """
+    return _trace(model, torch.zeros(1, *image_shape).to(next(model.parameters())))[1]
+
+
 class _Reads(TorchFunctionMode):
     """Counts, for tensors that it is told of, the functions that compute something from them."""
 

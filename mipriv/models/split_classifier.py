@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
+from mipriv.errors import InputError
 from mipriv.models import classifiers
 from mipriv.models.bottleneck import Bottleneck
 from mipriv.models.classifiers import Architecture
@@ -52,6 +54,10 @@ class SplitClassifier(nn.Module):
         self.features = self.sent = None
         return taken
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: not the last pass, whose graph cannot be copied."""
+        return {**self.__dict__, "features": None, "sent": None}
+
     @property
     def width(self) -> int:
         """D, the number of features of an image."""
@@ -60,6 +66,17 @@ class SplitClassifier(nn.Module):
 
 def _whole(features: Tensor) -> Tensor:
     return features
+
+
+def required(model: nn.Module, who: str) -> SplitClassifier:
+    """`model` itself, where it is one of two parties.
+
+    Raises:
+        InputError: it is whole, and `who` works on what a client sends.
+    """
+    if not isinstance(model, SplitClassifier):
+        raise InputError(f"{who}: {type(model).__name__} sends no features; allowed: a split classifier")
+    return model
 
 
 def build(

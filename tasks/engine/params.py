@@ -126,8 +126,10 @@ def validate(model: type[T], value: object, where: str, file: str = FILE) -> T:
     return typing.cast(T, instance)
 
 
-def plugin_knobs(family: str, name: str, mapping: object, where: str) -> Any:
+def plugin_knobs(family: str, name: str, mapping: object, where: str, **parts: Any) -> Any:
     """The plug-in `name` of `family`, its knobs checked against the types of its dataclass fields.
+
+    `parts` are what it is composed of, handed to it as they are.
 
     Raises:
         InputError: an unknown plug-in or knob, a knob of another type, or a value that the plug-in itself
@@ -139,11 +141,12 @@ def plugin_knobs(family: str, name: str, mapping: object, where: str) -> Any:
     knobs: dict[str, Any] = {}
     mistakes: dict[str, str] = {}
     for knob, value in mapping.items():
-        _located(where, plugin.one_of, str(knob), plugin.knobs(family, name), f"{family} {name}, knob")
+        allowed = plugin.knobs(family, name).keys() - parts.keys()
+        _located(where, plugin.one_of, str(knob), allowed, f"{family} {name}, knob")
         knobs[knob], found = _check(hints[knob], value, f"{where}.{knob}")
         mistakes |= found
     _refuse(mistakes, FILE)
-    return _located(where, plugin.load, family, name, **knobs)
+    return _located(where, plugin.load, family, name, **knobs, **parts)
 
 
 def _located(where: str, call: typing.Callable[..., T], *args: Any, **kwargs: Any) -> T:

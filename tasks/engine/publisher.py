@@ -15,17 +15,14 @@ import os
 import shutil
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
 from mipriv.errors import InputError
-from tasks.engine import record
+from tasks.engine import address, record
 from tasks.engine.events import sha256
 from tasks.engine.record import Record
 from tasks.engine.watch import watch
@@ -33,7 +30,6 @@ from tasks.engine.watch import watch
 COMPLETE, RECENT = "mipriv.complete", "mipriv.recent"
 METRICS, PARAMS = 900, 100  # a batch; MLflow takes 1,000 entities, of them 100 params
 PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 6000, 8000, 36  # MLflow's limits
-PATIENCE = 5.0  # seconds for a server to answer at all
 TURN = 300.0  # seconds to wait for another publisher
 
 NOTE = """\
@@ -78,14 +74,19 @@ class Publisher:
         Raises:
             Unpublished: MLflow cannot be reached or refuses.
         """
-        if urlsplit(self.uri).scheme in ("http", "https"):
-            _probe(self.uri)
+        try:
+            if address.remote(self.uri):
+                address.probe(self.uri)
+        except ConnectionError as error:
+            raise Unpublished(str(error)) from error
         try:
             with self._lock:
                 self.connect()
                 return sum(self._publish(one) for one in records)
         except Exception as error:  # SQLAlchemy, requests and MLflow raise their own, without a common base
-            raise Unpublished(f"{type(error).__name__} from {_shown(self.uri)}: {_brief(error)}") from error
+            raise Unpublished(
+                f"{type(error).__name__} from {address.shown(self.uri)}: {address.brief(error)}"
+            ) from error
 
     def connect(self) -> None:
         """Import MLflow, find or make the experiment; may create a database, hence only under the lock."""
@@ -99,7 +100,7 @@ class Publisher:
         client = MlflowClient(tracking_uri=self.uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "mipriv")
         found = client.get_experiment_by_name(name)
-        remote = urlsplit(self.uri).scheme in ("http", "https")
+        remote = address.remote(self.uri)
         wanted = "" if remote else os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "")  # a server has its own
         place = None if remote else wanted or (self.root / "mlartifacts").as_uri()
         if found and not found.artifact_location.startswith(wanted):
@@ -228,7 +229,7 @@ def replay(publisher: Publisher, paths: Sequence[Path]) -> bool:
         else:
             records.append(one)
     new = publisher.publish(records) if records else 0
-    print(f"publisher: {new} new of {len(paths)} in {_shown(publisher.uri)}", file=sys.stderr)
+    print(f"publisher: {new} new of {len(paths)} in {address.shown(publisher.uri)}", file=sys.stderr)
     return len(records) == len(paths)
 
 
@@ -271,30 +272,6 @@ def _environment() -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-
-
-def _probe(uri: str) -> None:
-    """Fail soon where nothing answers; any HTTP answer will do."""
-    try:
-        urllib.request.urlopen(f"{_shown(uri).rstrip('/')}/health", timeout=PATIENCE).close()
-    except urllib.error.HTTPError:
-        return
-    except OSError as error:
-        raise Unpublished(f"no answer from {_shown(uri)} ({_brief(error)})") from error
-
-
-def _shown(uri: str) -> str:
-    """An address without user and password."""
-    parts = urlsplit(uri)
-    return (
-        uri if "@" not in parts.netloc else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    )
-
-
-def _brief(error: BaseException) -> str:
-    """The first line of a message, unless an address with a password may be in it."""
-    text = str(error).strip().partition("\n")[0][:200]
-    return "message withheld" if "@" in text else text
 
 
 def _cut(text: str, length: int) -> str:

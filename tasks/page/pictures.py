@@ -70,7 +70,7 @@ def wall(strips: Mapping[str, Pixels], people: Sequence[str]) -> bytes:
         # Names stand in the margin, which grows with the longest.
         names = 0.075 * max(map(len, strips))
         size = (9.4 + names, 9 * height / width + 0.5)
-        figure = Canvas(figsize=size, dpi=150, layout="constrained")
+        figure = Canvas(figsize=size, dpi=150, layout="compressed")
         axes = figure.add_subplot()
         axes.imshow(sheet)
         step = (width + FAR) / len(people)

@@ -1,6 +1,6 @@
 """The leakage table as people read it: rows for the page, and Markdown for a README."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mipriv.stats import Figure
@@ -24,6 +24,7 @@ from tasks.leakage import (
     points,
     sign,
 )
+from tasks.page.render import parameters
 
 AGAINST_TWIN = {-1: "leaks less", 0: "no effect shown", 1: "leaks more"}
 AGAINST_START = {-1: "below its start", 0: "no gain shown", 1: "above its start"}
@@ -200,12 +201,3 @@ def _cell(text: str) -> str:
     for character, safe in {"\\": "\\\\", "|": "\\|", "<": "&lt;"}.items():
         text = text.replace(character, safe)
     return text
-
-
-def parameters(block: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Parameters by dotted name; a list stays one value."""
-    for key, value in block.items():
-        if isinstance(value, Mapping) and value:
-            yield from parameters(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

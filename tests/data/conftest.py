@@ -105,6 +105,10 @@ def knobs(request: pytest.FixtureRequest) -> Callable[[str], dict[str, object]]:
             return {"root": str(request.getfixturevalue("sheets"))}
         if name == "arrays":
             return {"file": request.getfixturevalue("save_npz")()}
+        if name == "eigenfaces":
+            drawn = {"components": 3, "noise": 0.4, "identities": 3, "images": 4, "between": 0.5, "seed": 0}
+            faces = {"source": "image_folder", "knobs": {"root": str(request.getfixturevalue("faces"))}}
+            return {"shape": [5, 4], **drawn, **faces}
         assert not plugin.knobs("source", name), f"give {name} its data in tests/data/conftest.py"
         return {}
 

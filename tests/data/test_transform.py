@@ -47,6 +47,17 @@ def test_an_image_of_the_size_keeps_its_values(dtype):
     np.testing.assert_array_equal(Transform((5, 6), None, 3).apply(image, "x"), image)
 
 
+def test_an_image_of_the_size_keeps_values_outside_of_the_unit_interval():
+    image = np.random.default_rng(1).normal(0, 9, (5, 6, 1)).astype(np.float32)
+    np.testing.assert_array_equal(Transform((5, 6), None, 1).apply(image, "x"), image)
+
+
+def test_what_keeps_an_image_is_known_by_its_shape():
+    assert Transform([5, 6], None, 3).keeps((5, 6, 3))
+    for changes in (Transform((6, 5), None, 3), Transform((5, 6), None, 1), Transform((5, 6), 5, 3)):
+        assert not changes.keeps((5, 6, 3))
+
+
 def test_crops():
     image = np.arange(7 * 10, dtype=np.uint8).reshape(7, 10, 1)
     cropped = Transform((2, 3), [1, 4, 2, 3], 1).apply(image, "x")

@@ -23,6 +23,12 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path, tmp_path / ".cells", "toy", "row", 1, 0, 1)
 
 
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where toys say that they ran."""
+    return tmp_path / "log"
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test publishes by accident, and what `runtime.settle` sets does not leak into other tests."""

@@ -1,17 +1,13 @@
-"""Cells: keys, resume, damage, kills, and two processes at once."""
+"""Cells: keys, resume and damage."""
 
 import dataclasses
 import os
-import re
-import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import engine_toys
 import pytest
-from engine_processes import Launch
 
 from mipriv.errors import InputError
 from tasks.engine import cells, sealed
@@ -20,11 +16,6 @@ from tasks.engine.cells import Cell, Place, Result
 
 def quiet(done: int, total: int) -> None:
     """A progress that says nothing."""
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
 
 
 @pytest.fixture
@@ -231,69 +222,6 @@ def test_the_store_is_where_the_variable_says(tmp_path: Path, monkeypatch: pytes
     assert cells.store(tmp_path) == tmp_path / ".cells"
     monkeypatch.setenv("MIPRIV_CELLS", str(tmp_path / "elsewhere"))
     assert cells.store(tmp_path) == tmp_path / "elsewhere"
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_starts_again_where_it_was(
-    tmp_path: Path, start: Launch, log: Path, how: signal.Signals
-) -> None:
-    process = start(engine_toys.__file__, "gated", tmp_path)
-    # Killed in the middle of the second of three cells, with half a file on the disk.
-    halves = ".cells/*.part/files/half.txt"
-    wait_for(lambda: engine_toys.ran(log) == [0, 1] and any(p.stat().st_size for p in tmp_path.glob(halves)))
-    process.send_signal(how)
-    process.wait(300)
-    assert process.returncode == -how
-    assert len(list(tmp_path.glob(".cells/*/cell.json"))) == 1
-    (tmp_path / "gate").touch()
-    again = start(engine_toys.__file__, "gated", tmp_path)
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == 0, said
-    assert engine_toys.ran(log) == [0, 1, 1, 2]
-    assert re.findall(r"(seed-\d)  (kept|done)", said) == [
-        ("seed-0", "kept"),
-        ("seed-1", "done"),
-        ("seed-2", "done"),
-    ]
-    written = sorted(path.read_text() for path in tmp_path.glob(".cells/*/files/half.txt"))
-    assert written == [f"first half, second half of {seed}" for seed in range(3)]
-    assert not list(tmp_path.glob(".cells/*.part"))
-
-
-@pytest.mark.parametrize("ignore", ["0", "1"])
-def test_two_processes_on_one_cell_do_not_harm_each_other(
-    tmp_path: Path, start: Launch, log: Path, ignore: str
-) -> None:
-    both = [
-        start(engine_toys.__file__, "slow", tmp_path, env={"MIPRIV_IGNORE_CELLS": ignore}) for _ in range(2)
-    ]
-    for process in both:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-    assert len(engine_toys.ran(log)) == (1 if ignore == "0" else 2)
-    (result,) = (path.parent for path in tmp_path.glob(".cells/*/cell.json"))
-    assert sealed.damage(result) is None
-    assert len(list((result / "files").iterdir())) == 20
-    assert not [path for path in (tmp_path / ".cells").iterdir() if path.suffix in (".part", ".old")]
-
-
-def test_the_same_bytes_from_two_processes(tmp_path: Path, start: Launch) -> None:
-    roots = [tmp_path / "one", tmp_path / "two"]
-    for root in roots:
-        root.mkdir()
-        assert start(engine_toys.__file__, "square", root).wait(300) == 0
-    first, second = (
-        sorted((path.name, path.read_bytes()) for path in root.glob(".cells/*/files/**/*") if path.is_file())
-        for root in roots
-    )
-    assert first == second and len(first) == 4
 
 
 def test_a_result_is_a_plain_value(place: Place) -> None:

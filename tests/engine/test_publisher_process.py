@@ -15,7 +15,7 @@ from engine_mlflow import PUBLISHER, by_name, client, closed_port, published, sn
 from engine_processes import COMMAND, Launch
 from filelock import FileLock
 
-from tasks.engine import publisher, record
+from tasks.engine import address, record
 from tasks.engine.publisher import Publisher
 
 
@@ -127,9 +127,9 @@ def server(tmp_path: Path, fresh: Path) -> Iterator[str]:
         while True:
             assert process.poll() is None and time.monotonic() < until, (tmp_path / "server.log").read_text()
             try:
-                publisher._probe(f"http://127.0.0.1:{port}")
+                address.probe(f"http://127.0.0.1:{port}")
                 break
-            except publisher.Unpublished:
+            except ConnectionError:
                 time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:

@@ -186,8 +186,9 @@ def test_a_killed_fetch_goes_on_where_it_was(
 
     monkeypatch.setattr(mirror, "BLOCK", 2**16)
     assert held(store.fetch(faces, tmp_path)) == {**SMALL, "x.npz": content}
+    # The proxy may still come to what the killed process asked it for: hence each block once.
     again = set(proxy.asked) & set(before)
-    assert all("x.npz" in asked for asked in proxy.asked) and len(proxy.asked) < 20
+    assert all("x.npz" in asked for asked in proxy.asked) and len(set(proxy.asked)) < 20
     assert len(again) <= 8  # at most what was under way on each thread
     assert set(before) | set(proxy.asked) >= {
         f"{bucket.name}/faces/x.npz bytes={i << 16}-{((i + 1) << 16) - 1}" for i in range(20)

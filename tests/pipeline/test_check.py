@@ -9,7 +9,8 @@ import pytest
 
 from mipriv import plugin
 from mipriv.errors import InputError
-from tasks.check import Parameters, check
+from tasks.check import check
+from tasks.checks.parameters import Parameters
 from tasks.engine import params
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ WRONG = [
     (
         "finetune.rows.none.defense",
         "tl_dim",
-        r"'tl_dim' does not exist \(did you mean 'tl_dmi'\?\); allowed: .*, none, tl_dmi",
+        r"'tl_dim' does not exist \(did you mean 'tl_dmi'\?\); allowed: .*, none, .*tl_dmi",
     ),
     ("finetune.rows.none.backbone", "imagnet", r"rows\.none\.backbone: 'imagnet'.*allowed: imagenet"),
     ("finetune.rows.none.recipe", "most", r"rows\.none\.recipe: 'most'.*allowed: all, head"),
@@ -93,6 +94,43 @@ WRONG = [
     ("fisher.rows.none.seed", 7, r"fisher\.rows\.none\.seed: '7' does not exist.*allowed: 0, 1, 2"),
     ("fisher.loss", "poincar", r"fisher\.loss: 'poincar' does not exist \(did you mean 'poincare'"),
     ("fisher.images", 1, r"fisher\.images: 1"),
+    ("split.rows.noise.data", "digit", r"split\.rows\.noise\.data: 'digit' does not.*did you mean 'digits'"),
+    ("split.rows.noise.network", "vgg", r"split\.rows\.noise\.network: 'vgg'.*allowed: digits, faces"),
+    ("split.rows.noise.arms", {}, r"split\.rows\.noise\.arms: none; allowed: one or more"),
+    ("split.rows.noise.knobs.sigma", 0.0, r"split\.rows\.noise\.arms\.plain\.knobs: sigma: 0"),
+    ("split.rows.nopeek.knobs.sigma", 0.0, r"nopeek\.arms\.cem\.cem: cem: its host's sigma is 0"),
+    (
+        "split.networks.digits.cut",
+        "trunk.conv9",
+        r"split\.networks\.digits: cut: 'trunk\.conv9' does not exist",
+    ),
+    (
+        "split.networks.digits.bottleneck",
+        "C8",
+        r"split\.networks\.digits: bottleneck: 'C8'; allowed: \[noRELU_",
+    ),
+    ("reconstruct.rows.decoder-noise.victim", "noises", r"victim: 'noises'.*did you mean 'noise'"),
+    ("reconstruct.rows.decoder-noise.arms", ["cemm"], r"decoder-noise\.arms: 'cemm'.*did you mean 'cem'"),
+    ("reconstruct.rows.decoder-noise.data", "faces", r"decoder-noise\.data: 'faces'.*allowed: digits"),
+    ("reconstruct.rows.decoder-noise.layer", "head", r"decoder-noise\.layer: 'head'; allowed: null"),
+    ("reconstruct.rows.decoder-noise.knowledge", "public", r"'public', but 'digits' has no public people"),
+    (
+        "reconstruct.rows.decoder-noise.seeds",
+        [9],
+        r"decoder-noise\.seeds: '9' does not exist; allowed: 0, 1, 2",
+    ),
+    (
+        "reconstruct.rows.decoder-none.layer",
+        None,
+        r"decoder-none\.layer: null; allowed: a module of the victim",
+    ),
+    (
+        "reconstruct.rows.decoder-none.layer",
+        "trunk.features.99",
+        r"decoder-none\.layer: cut: 'trunk\.features",
+    ),
+    ("reconstruct.rows.decoder-none.arms", ["plain"], r"decoder-none\.arms: \['plain'\]; allowed: null"),
+    ("evaluate_split.noise", ["nopeek"], r"noise: 'nopeek' has the defense 'nopeek'; allowed: rows of the"),
     ("evaluate.judge_accuracy", 1.5, r"evaluate\.judge_accuracy: 1\.5"),
     ("cost.threads", 0, r"cost\.threads: 0"),
     ("cost.device", "gpu", r"cost\.device: 'gpu'.*auto, cpu, cuda"),
@@ -154,8 +192,9 @@ def test_the_row_that_stages_read_is_missed_where_one_of_them_has_rows(
 ) -> None:
     values = copy.deepcopy(desk)
     values["prepare"]["rows"] = {"face": values["prepare"]["rows"]["faces"]}
-    for name in STAGES:
+    for name in (*STAGES, "split", "reconstruct"):
         values[name]["rows"] = desk[name]["rows"] if name == stage else {}
+    values["evaluate_split"]["noise"] = []
     first = next(iter(desk[stage]["rows"]))
     with pytest.raises(InputError) as refused:
         check(values)
@@ -181,4 +220,4 @@ def test_no_parameter_is_called_what_the_run_cache_of_dvc_passes_over(desk: dict
         for knob in plugin.knobs(family, name)
     ]
     found = [at for at in (*keys(desk), *knobs) if at[-1] in ("size", "nfiles")]
-    assert found == [("prepare", "rows", "faces", "transform", "size")]
+    assert found == [("prepare", "rows", row, "transform", "size") for row in desk["prepare"]["rows"]]

@@ -40,8 +40,8 @@ def test_an_unknown_scale_is_one_line() -> None:
 
 def test_times_are_those_of_the_events(smoke: Path) -> None:
     table = run(smoke, sys.executable, "-m", "flows.times").stdout
-    last = json.loads((smoke / "out/events/prepare/faces.jsonl").read_text().splitlines()[-1])
-    assert f"| `prepare` | 1 | {last['seconds']:.0f} |" in table and "| `invert` | 3 |" in table
+    last = json.loads((smoke / "out/events/judge/slim_vgg.jsonl").read_text().splitlines()[-1])
+    assert f"| `judge` | 1 | {last['seconds']:.0f} |" in table and "| `invert` | 3 |" in table
 
 
 def living_in(folder: Path) -> set[str]:

@@ -112,7 +112,10 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
         "invert@ppa-tl_dmi-head",
         "invert@tl_aware-none",
     ]
-    expected += ["judge@slim_vgg", "prepare@faces", "pretrain@imagenet", "prior@eigenfaces", "report"]
+    expected += ["judge@slim_vgg", "pretrain@imagenet", "prior@eigenfaces", "report"]
+    expected += [f"prepare@{row}" for row in ("digits", "faces", "law")] + ["split@law", "split@noise"]
+    expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none")]
+    expected += ["evaluate_split", "report_split"]
     assert top == sorted(expected)
     (parent,) = [r for r in runs if r.info.run_name == "invert@ppa-none"]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
@@ -252,3 +255,33 @@ def test_a_mistake_costs_nothing_and_is_one_line(copy: Path) -> None:
     )
     assert "did you mean 'trunk.features'" in said
     assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_split_inference_is_measured_bounded_and_shown(smoke: Path) -> None:
+    with (smoke / "out/evaluate_split/leakage.csv").open() as file:
+        lines = {
+            (line["kind"], line["subject"], line["figure"], line["against"]): float(line["point"])
+            for line in csv.DictReader(file)
+        }
+    # Noise that drowns the features is worth nothing to the user and nearly nothing to the attacker.
+    for arm in ("plain", "cem", "sigma-0.8"):
+        assert ("split victim", f"noise/{arm}", "natural accuracy", "digits") in lines
+    errors = {
+        arm: lines["reconstruction", f"decoder-noise/{arm}", "mse", f"noise/{arm}"]
+        for arm in ("plain", "cem", "sigma-0.8")
+    }
+    assert 0 < errors["plain"] < errors["sigma-0.8"]
+    told = {arm: lines["bound", f"noise/{arm}", "information, nats", "digits"] for arm in errors}
+    assert told["sigma-0.8"] < told["plain"] and told["cem"] < told["plain"]
+    # Of a known law: bound <= what is possible <= what an attack reached, and the attack is a good one.
+    law = {
+        name: lines["certificate", "law/plain", name, "law"]
+        for name in ("population bound", "geometric mean of posterior eigenvalues", "least possible mse")
+    }
+    best = lines["certificate", "law/plain", "best attack", "affine-law/plain"]
+    assert lines["bound", "law/plain", "mse", "law"] <= law["population bound"] * 1.01
+    assert abs(law["population bound"] / law["geometric mean of posterior eigenvalues"] - 1) < 0.01
+    assert law["population bound"] < law["least possible mse"] < best < 1.15 * law["least possible mse"]
+    page = (smoke / "out/report_split/report.html").read_text()
+    assert "Where the law of the images is known" in page and page.count("data:image/png") >= 8
+    assert (smoke / "out/reconstruct/decoder-none/whole/seed-0/recovered.safetensors").exists()

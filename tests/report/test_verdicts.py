@@ -12,6 +12,7 @@ from tasks.information import Third
 from tasks.leakage import NATURAL, TOP1, Line, Table
 from tasks.page import claims
 from tasks.page.claims import Claims, Rows
+from tasks.page.render import TEMPLATES
 from tasks.page.verdicts import (
     APART,
     HELD,
@@ -23,7 +24,6 @@ from tasks.page.verdicts import (
     Verdict,
     verdicts,
 )
-from tasks.report import TEMPLATES
 from tests.report.claim_parts import (
     BACK,
     DEEP,

@@ -18,6 +18,9 @@ TOY = {
     "ir152": IR,
     "facenet64": IR,
     "facenet112": {**IR, "input_size": 32},
+    "vgg11": {"widths": (2, 3, 4, 4, 4), "hidden": 6},
+    "resnet20": {"widths": (2, 3, 4, 6), "depth": 1},
+    "linear_encoder": {"features": 5, "hidden": (4,)},
 }
 
 

@@ -19,21 +19,9 @@ from mipriv.models import checkpoint, heads
 from mipriv.models.checkpoint import Card
 from mipriv.models.classifiers import Classifier, build
 from mipriv.models.freeze import Freeze
-from mipriv.training import Recipe
+from tests.science.toy_defenses import KNOBS, LAYERS, RECIPE, SHAPE, SMALL, bright, equal, hooks
 
-SHAPE, KNOBS = (1, 16, 16), {"widths": (4, 8), "depth": 1}
-RECIPE = Recipe(epochs=2, batch_size=6, optimizer="adam", lr=3e-3, select="last")
-LAYERS = ("trunk.stage1", "trunk.stage2")
-
-# Knobs that suit the toy classifier. A new defence adds a line.
-SMALL: dict[str, dict[str, Any]] = {
-    "bido": {"layers": LAYERS},
-    "label_smoothing": {},
-    "mid": {"dim": 3},
-    "none": {},
-    "tl_dmi": {"cut": "trunk.stage1"},
-}
-DEFENSES = plugin.names("defense")
+DEFENSES = list(SMALL)
 FREEZING = [name for name in DEFENSES if "freeze" in plugin.knobs("defense", name)]
 
 
@@ -44,10 +32,7 @@ def model() -> Classifier:
 
 @pytest.fixture
 def pair() -> training.Pair:
-    """Three classes told apart by brightness."""
-    random = torch.Generator().manual_seed(0)
-    labels = torch.arange(3).repeat_interleave(7)
-    return (labels.view(-1, 1, 1, 1) / 3 + 0.2 * torch.rand(21, *SHAPE, generator=random)), labels
+    return bright()
 
 
 def defence(name: str, **knobs: Any) -> Defense:
@@ -62,21 +47,6 @@ def trained(model: Classifier, pair: training.Pair, plan: Defense, seed: int = 0
     history = training.train(copied, pair, pair, RECIPE, plan, seed=seed)
     assert all(math.isfinite(epoch.loss) for epoch in history.epochs)
     return copied
-
-
-def equal(one: nn.Module, two: nn.Module) -> bool:
-    a, b = one.state_dict(), two.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
-
-
-def hooks(model: nn.Module) -> int:
-    return sum(
-        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()
-    )
-
-
-def test_every_defence_is_tested() -> None:
-    assert list(SMALL) == DEFENSES
 
 
 @pytest.mark.parametrize("name", DEFENSES)
@@ -239,7 +209,7 @@ def test_mid_halves_the_features_and_wants_a_head(model: Classifier) -> None:
 @pytest.mark.parametrize("measure", ["hsic", "coco"])
 @pytest.mark.parametrize("kernel", ["linear", "gaussian"])
 def test_bido_loss_by_its_equation(measure: str, kernel: str, model: Classifier) -> None:
-    plan = BiDO(LAYERS, lambda_x=0.3, lambda_y=0.7, measure=measure, kernel=kernel, sigma=0.5, eps=0.1)
+    plan = BiDO(LAYERS, lambda_x=0.3, lambda_y=0.7, measure=measure, kernel=kernel, width=0.5, eps=0.1)
     plan.prepare(model, SHAPE)
     given = batch()
     model(given.images)

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from mipriv.analysis import dependence
-from mipriv.analysis.dependence import coco, gaussian_kernel, linear_kernel, normalised_hsic
+from mipriv.analysis.dependence import (
+    coco,
+    distance_correlation,
+    gaussian_kernel,
+    linear_kernel,
+    normalised_hsic,
+)
 
 EPS = 1e-5
 
@@ -141,3 +147,57 @@ def test_a_gaussian_kernel_of_one_hot_labels_is_a_multiple_of_the_linear_one() -
     hot = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 0, 1, 1]), 4)
     ratio = dependence.gaussian_kernel(hot.double(), 5.0) / linear_kernel(hot)
     assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio))
+
+
+def slow_distance_correlation(a: Tensor, b: Tensor) -> float:
+    """Every distance and every mean written out."""
+    m = len(a)
+
+    def centred(x: Tensor) -> list[list[float]]:
+        d = [[math.dist(p, q) for q in x.tolist()] for p in x.tolist()]
+        row = [sum(r) / m for r in d]
+        return [[d[i][j] - row[i] - row[j] + sum(row) / m for j in range(m)] for i in range(m)]
+
+    def covariance(x: Tensor, y: Tensor) -> float:
+        p, q = centred(x), centred(y)
+        return math.sqrt(sum(p[i][j] * q[i][j] for i in range(m) for j in range(m)) / m**2)
+
+    return covariance(a, b) / math.sqrt(covariance(a, a) * covariance(b, b))
+
+
+@pytest.mark.parametrize(("m", "d", "e"), [(3, 1, 1), (6, 4, 2), (5, 9, 30)])
+def test_distance_correlation_by_loops(m: int, d: int, e: int) -> None:
+    a, b = features(m, d, 0), features(m, e, 1) + 3
+    fast = distance_correlation(a, b)
+    assert fast.dtype == torch.float64 and fast.item() == pytest.approx(slow_distance_correlation(a, b))
+    assert distance_correlation(a.float(), b.float()).item() == pytest.approx(fast.item(), abs=1e-5)
+    half = a.bfloat16()
+    assert torch.equal(distance_correlation(half, b), distance_correlation(half.float(), b))
+
+
+def test_distance_correlation_of_an_isometry_is_one_and_of_a_constant_zero() -> None:
+    x, noise = features(40, 3, 0), features(40, 3, 1)
+    turned = x @ torch.linalg.qr(features(3, 3, 2)).Q * 4 - 1
+    assert distance_correlation(x, turned).item() == pytest.approx(1)
+    related = distance_correlation(x, x + noise).item()
+    assert 0.95 > related > distance_correlation(x, noise).item() + 0.1
+    assert distance_correlation(x, torch.ones(40, 2)).item() == pytest.approx(0, abs=1e-12)
+    # The V-statistic of independent rows of many features is near one: what the docstring warns of.
+    assert distance_correlation(features(8, 4000, 0), features(8, 4000, 1)) > 0.9
+
+
+def test_distance_correlation_has_its_slope_and_a_finite_one_where_rows_coincide() -> None:
+    y = features(5, 2, 1)
+    assert torch.autograd.gradcheck(lambda z: distance_correlation(z, y), features(5, 3, 0).requires_grad_())
+    twice = features(5, 3, 0)[[0, 0, 1, 2, 2]].requires_grad_()
+    constant = torch.ones(5, 3, dtype=torch.float64, requires_grad=True)
+    for x in (twice, constant):
+        (slope,) = torch.autograd.grad(distance_correlation(x, y), x)
+        assert slope.isfinite().all()
+    assert slope.count_nonzero() == 0
+
+
+def test_distances_of_close_rows_far_from_the_origin_are_not_cancelled() -> None:
+    x = 1e-3 * features(6, 4, 0)
+    far = (x + 100).float()
+    assert distance_correlation(far, far.double() - 100).item() == pytest.approx(1, abs=1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mipriv import stats
-from mipriv.analysis.matched import Point, at, common_level, difference, gain
+from mipriv.analysis.matched import Point, at, common_level, difference, excess, gain
 from mipriv.errors import InputError
 
 SEEDS, PEOPLE = SHAPE = 2, 30
@@ -196,3 +196,23 @@ def test_curves_that_cannot_be_read_are_refused() -> None:
         difference([flat(0, 0)], [short], 0.0)
     with pytest.raises(InputError, match="allowed: at least 1"):
         common_level([])
+
+
+def test_excess_is_relative_to_the_curve_at_the_points_own_accuracy() -> None:
+    """A point a fifth above a line, people hard and easy alike on both: the interval is a point."""
+    random = np.random.default_rng(3)
+    person = 0.2 * random.normal(size=(1, PEOPLE))
+    person -= person.mean()
+    line = [Point(np.full(SHAPE, n) + person, 1 - np.full(SHAPE, n) - person) for n in (0.4, 0.6, 0.8)]
+    own = Point(np.full(SHAPE, 0.5) + person, 1.2 * (0.5 - person) + np.zeros(SHAPE))
+    found = excess(own, line)
+    assert found is not None and found.point == pytest.approx(0.2)
+    assert found.low == pytest.approx(0.2) and found.high == pytest.approx(0.2)
+    on = excess(line[1], line)
+    assert on is not None and (on.point, on.low, on.high) == pytest.approx((0, 0, 0))
+
+
+def test_excess_is_withheld_beyond_the_curve_and_refuses_what_is_no_size() -> None:
+    assert excess(flat(0.95, 0.1), [flat(0.9, 0.1), flat(0.5, 0.2)]) is None
+    with pytest.raises(InputError, match="not above 0; allowed: figures above 0"):
+        excess(flat(0.7, 0.1), [flat(0.9, 0.0), flat(0.5, 0.2)])

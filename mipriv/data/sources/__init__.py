@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from mipriv.data.law import GaussianLaw
+
 
 @dataclass(frozen=True)
 class Record:
@@ -40,7 +42,7 @@ class Source(Protocol):
         ...
 
     def read(self, record: Record) -> NDArray[Any]:
-        """The image: [H, W, C] with C = 1 or 3, uint8, or float32 in [0, 1].
+        """The image: [H, W, C] with C = 1 or 3, uint8, or float32: in [0, 1] unless the source is `Lawful`.
 
         Raises:
             InputError: naming the file that cannot be read.
@@ -67,6 +69,18 @@ class Named(Source, Protocol):
         Raises:
             InputError: as `records` does.
         """
+        ...
+
+
+@runtime_checkable
+class Lawful(Source, Protocol):
+    """A source that draws its images from a law that is known: float32, all of one shape, and any number.
+
+    A Gaussian leaves [0, 1] here and there; images clipped to it would be of another law, without a density.
+    """
+
+    def law(self) -> GaussianLaw:
+        """The law of an image given its identity, of which its label is the name."""
         ...
 
 

@@ -2,30 +2,10 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from mipriv.models.classifiers import Classifier, Normalise
-
-
-class Block(nn.Module):
-    """Basic block: relu(x + bn(conv(relu(bn(conv(x)))))), the shortcut projected where shapes change."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or channels_in != channels:
-            conv = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, channels_in, h, w] to [n, channels, h / stride, w / stride]."""
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.shortcut(x))
+from mipriv.models.classifiers._residual import Block
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What `tasks.check` asks of the parameters, part by part."""

@@ -1,0 +1,85 @@
+"""Every block of `params.yaml`, typed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mipriv.plugin import one_of
+from tasks import (
+    evaluate,
+    evaluate_split,
+    finetune,
+    fisher,
+    invert,
+    judge,
+    pretrain,
+    prior,
+    reconstruct,
+    report_split,
+    split,
+)
+from tasks import prepare as preparation
+from tasks import report as reporting
+from tasks.engine import params
+
+Shape = tuple[int, int, int]
+
+
+class Parameters:
+    """The typed blocks of `params.yaml`, checked one by one and then against each other."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        blocks = {
+            "prepare": preparation.Prepare,
+            "pretrain": pretrain.Pretrain,
+            "finetune": finetune.Finetune,
+            "prior": prior.Priors,
+            "judge": judge.Judges,
+            "invert": invert.Invert,
+            "fisher": fisher.Analysis,
+            "evaluate": evaluate.Evaluate,
+            "split": split.Splits,
+            "reconstruct": reconstruct.Reconstruct,
+            "evaluate_split": evaluate_split.EvaluateSplit,
+            "report": reporting.Report,
+            "report_split": report_split.ReportSplit,
+            "cost": params.Cost,
+        }
+        for name in values:
+            one_of(name, blocks, f"{params.FILE}: block")
+        for name in blocks:
+            one_of(name, values, f"{params.FILE}: block")
+        self.prepare = params.validate(preparation.Prepare, values["prepare"], "prepare")
+        self.pretrain = params.validate(pretrain.Pretrain, values["pretrain"], "pretrain")
+        self.finetune = params.validate(finetune.Finetune, values["finetune"], "finetune")
+        self.prior = params.validate(prior.Priors, values["prior"], "prior")
+        self.judge = params.validate(judge.Judges, values["judge"], "judge")
+        self.invert = params.validate(invert.Invert, values["invert"], "invert")
+        self.fisher = params.validate(fisher.Analysis, values["fisher"], "fisher")
+        self.evaluate = params.validate(evaluate.Evaluate, values["evaluate"], "evaluate")
+        self.split = params.validate(split.Splits, values["split"], "split")
+        self.reconstruct = params.validate(reconstruct.Reconstruct, values["reconstruct"], "reconstruct")
+        self.evaluate_split = params.validate(
+            evaluate_split.EvaluateSplit, values["evaluate_split"], "evaluate_split"
+        )
+        self.report = params.validate(reporting.Report, values["report"], "report")
+        self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
+        self.cost = params.validate(params.Cost, values["cost"], "cost")
+        self._people: dict[str, int] = {}
+
+    def image_shape(self, row: str) -> Shape:
+        """(C, H, W) of the images of a row of `prepare`."""
+        return self.prepare.rows[row].image_shape
+
+    def people(self, row: str) -> int:
+        """Private people of a row of `prepare`, whose source is asked once.
+
+        Raises:
+            InputError: a source that is not there, or has fewer images or people than are asked for.
+        """
+        if row not in self._people:
+            wanted = self.prepare.of(row)
+            records = wanted.records(Path.cwd())
+            private = wanted.splits(records)["private/train"]
+            self._people[row] = len({records[i].label for i in private})
+        return self._people[row]

@@ -1,0 +1,167 @@
+"""Stage `reconstruct`: images recovered from features that a client sends; one cell an arm and training seed.
+
+Of a split victim, whose defence is at work; or of a whole one, cut at a named layer.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mipriv import draws
+from mipriv.attacks.reconstruction import Client, Knowledge, Recovered, offer
+from mipriv.attacks.search.rows import in_chunks
+from mipriv.data.dataset import Dataset
+from mipriv.device import environment, place, resolve
+from mipriv.models import checkpoint
+from mipriv.models.fold import folded
+from mipriv.models.split import split
+from tasks.engine.cells import Cell, Progress
+from tasks.engine.events import Events
+from tasks.engine.params import Block, plugin_knobs
+from tasks.engine.stage import Stage, launch
+from tasks.knowledge import Setting, known_by, targets_of
+from tasks.party import Party
+from tasks.split import Splits
+
+RECOVERED = "recovered.safetensors"
+FACTS = "attack.json"
+WHOLE = "whole"  # the only arm of a victim that is not split
+CHUNK = 256
+
+
+class Row(Block):
+    """An attack on a victim's features.
+
+    `attack`, a plug-in whose knobs stand under `attacks`, and the `knobs` that this row has otherwise; `of`,
+    the stage that trained the `victim`, a row there, on `data`, a row of `prepare`; `layer`, where a
+    whole victim is cut; `arms` of a split victim (null: all) and training `seeds` that are attacked;
+    `knowledge`, whose images the attacker has; `repeats`, how often each target sends its features.
+    """
+
+    attack: str
+    knobs: dict[str, Any] = Field(default_factory=dict)
+    of: Literal["split", "finetune"]
+    victim: str
+    data: str
+    layer: str | None = None
+    arms: list[str] | None = None
+    seeds: list[int]
+    knowledge: Setting
+    repeats: Annotated[int, Field(gt=0)] = 1
+
+
+class Reconstruct(Block):
+    """`targets`, at most (null: all); `seed` of the attacker; `attacks`; `rows`."""
+
+    targets: Annotated[int, Field(gt=1)] | None
+    seed: Annotated[int, Field(ge=0)]
+    attacks: dict[str, dict[str, Any]]
+    rows: dict[str, Row]
+
+    def knobs(self, row: Row) -> dict[str, Any]:
+        """Knobs of a row's attack."""
+        return {**self.attacks[row.attack], **row.knobs}
+
+
+def attack(
+    out: Path,
+    inputs: dict[str, Path],
+    progress: Progress,
+    events: Events,
+    *,
+    attack: str,
+    knobs: dict[str, Any],
+    layer: str | None,
+    knowledge: Setting,
+    repeats: int,
+    targets: int | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Cell: what an attacker makes of the features of one victim's targets, of which it sees nothing else."""
+    where = torch.device(device)
+    data = Dataset.open(inputs["data"])
+    client, parts = _client(inputs["victim"], layer, where)
+    observed = _observed(client, data, targets, repeats, seed, where)
+    learnt, held = known_by(data, knowledge)
+    known = Knowledge(learnt.to(where), held.to(where), data.bounded)
+    attacker = plugin_knobs("reconstruction", attack, knobs, f"reconstruct.attacks.{attack}")
+    for part in parts:
+        part.requires_grad_(False)
+    handed = offer(client, attacker.access)
+    found: Recovered = attacker(handed, known, observed, seed=seed, progress=progress)
+    for line in found.log:
+        events.metrics({k: v for k, v in line.items() if k != "step"}, step=int(line["step"]))
+    save_file({"images": found.images.float().cpu().contiguous()}, out / RECOVERED)
+    facts = {"attack": attack, "queries": found.queries, "seed": seed, "environment": environment(where)}
+    facts |= {
+        "validation_error": found.validation_error,
+        "learnt_from": len(learnt),
+        "selected_by": len(held),
+    }
+    (out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    events.metric("queries", found.queries)
+    if found.validation_error is not None:
+        events.metric("validation_error", found.validation_error)
+
+
+def _client(folder: Path, layer: str | None, device: torch.device) -> tuple[Client, list[nn.Module]]:
+    """What makes a victim's features, and the modules in it."""
+    if layer is None:
+        party = Party.load(folder, device)
+        return party.release, [party.model]
+    card = checkpoint.read_card(folder)
+    model = place(folded(checkpoint.load_classifier(folder), card.image_shape), device)
+    front = split(model, layer, card.image_shape).client
+    return lambda images, generator: front(images), [model]
+
+
+def _observed(
+    client: Client, data: Dataset, most: int | None, repeats: int, seed: int, device: torch.device
+) -> Tensor:
+    """What the targets send, [n, r, *feature_shape]: a client draws anew each time."""
+    images = targets_of(data, most).images
+    sent = []
+    for time in range(repeats):
+        random = draws.generator(seed, "sent", time)
+        sent.append(in_chunks(lambda x, random=random: client(x.to(device), random), images, CHUNK))  # type: ignore[misc]
+    return torch.stack(sent, 1)
+
+
+def run(stage: Stage[Reconstruct]) -> None:
+    """Cells of one row: `ARM/seed-N`."""
+    wanted, row = stage.params, stage.params.rows[stage.row or ""]
+    stage.events.tags({"attack": row.attack, "victim": row.victim, "knowledge": row.knowledge})
+    shared = {
+        "attack": row.attack,
+        "knobs": wanted.knobs(row),
+        "layer": row.layer,
+        "knowledge": row.knowledge,
+        "repeats": row.repeats,
+        "targets": wanted.targets,
+        "seed": wanted.seed,
+        "device": str(resolve(stage.cost.device)),
+    }
+    work = []
+    for arm in arms(row, stage.block("split", Splits)):
+        folder = stage.path("victim") if arm == WHOLE else stage.path("victim") / arm
+        for seed in row.seeds:
+            inputs = {"data": stage.path("data"), "victim": folder / f"seed-{seed}"}
+            work.append(Cell(f"{arm}/seed-{seed}", "tasks.reconstruct:attack", shared, inputs))
+    stage.cells(work)
+
+
+def arms(row: Row, victims: Splits) -> list[str]:
+    """Arms of its victim that a row attacks."""
+    if row.of == "finetune":
+        return [WHOLE]
+    return list(victims.rows[row.victim].arms) if row.arms is None else row.arms
+
+
+if __name__ == "__main__":
+    raise SystemExit(launch(run, ["data", "victim"], Reconstruct))

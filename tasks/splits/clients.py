@@ -1,0 +1,186 @@
+"""What every split victim keeps, costs and may tell: accuracy, its client's bill, a bound on information."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mipriv import stats
+from mipriv.analysis import cells, error_bound
+from mipriv.analysis.entropy_bound import Covariance
+from mipriv.analysis.entropy_limit import Reference, UpperLimit, held_out
+from mipriv.attacks.search.rows import in_chunks
+from mipriv.data.dataset import Dataset
+from mipriv.models import checkpoint
+from mipriv.stats import Figure
+from mipriv.training import released
+from tasks.evaluation.referee import CHUNK, Values, accuracy_by_identity
+from tasks.leakage import FACTOR, INFORMATION, MSE, NATURAL, Line
+from tasks.party import Party
+from tasks.split import Splits
+
+NO_BOUND = "no bound: no noise"
+
+
+class Settings(Protocol):
+    """How the bound is computed; see `EvaluateSplit`."""
+
+    @property
+    def cells(self) -> int:
+        """A class."""
+        ...
+
+    @property
+    def covariance(self) -> Covariance:
+        """Of a cell."""
+        ...
+
+    @property
+    def level(self) -> float:
+        """Of the one-sided limit."""
+        ...
+
+
+@dataclass(frozen=True)
+class Client:
+    """One arm of a row of `split`.
+
+    Attributes:
+        name: row and arm.
+        data: a row of `prepare`.
+        folders: of each training seed.
+        seeds: training seeds.
+        natural: accuracy [S, I] on test images.
+        limits: of I(x; z) in nats a training seed; none without noise.
+        dim: d, pixels of an image.
+        entropy: h(x | identity) in nats, where the source's law is known.
+        cost: of the client for one image, by name.
+    """
+
+    name: str
+    data: str
+    folders: list[Path]
+    seeds: list[int]
+    natural: Values
+    limits: list[UpperLimit]
+    dim: int
+    entropy: float | None
+    cost: dict[str, float]
+
+    @property
+    def upper(self) -> float | None:
+        """The largest upper limit over training seeds."""
+        return max((limit.upper for limit in self.limits), default=None)
+
+    def bound(self, repeats: int = 1) -> float | None:
+        """Least mean squared error of any attack that is shown `repeats` releases; where it is known."""
+        if self.upper is None or self.entropy is None:
+            return None
+        return error_bound.mse_bound(self.entropy, error_bound.repeated(self.upper, repeats), self.dim)
+
+    def lines(self) -> list[Line]:
+        """Accuracy, cost, and the bound where there is one."""
+        count = self.natural.shape[1]
+        found = [Line(self.name, "split victim", NATURAL, "", self.data, stats.mean(self.natural))]
+        for name, value in self.cost.items():
+            exact = Figure(value, value, value, count, len(self.seeds), "counted")
+            found.append(Line(self.name, "client", name, "", self.data, exact))
+        if self.upper is None:
+            return found
+        nats = float(np.mean([limit.nats for limit in self.limits]))
+        n, seeds, method = self.limits[0].n, len(self.seeds), f"{self.limits[0].method}, largest over seeds"
+        found.append(
+            Line(
+                self.name,
+                "bound",
+                INFORMATION,
+                "",
+                self.data,
+                Figure(nats, 0.0, self.upper, n, seeds, method),
+            )
+        )
+        factors = [error_bound.factor(value, self.dim) for value in (nats, self.upper)]
+        found.append(
+            Line(
+                self.name,
+                "bound",
+                FACTOR,
+                "",
+                self.data,
+                Figure(factors[0], factors[1], 1.0, n, seeds, method),
+            )
+        )
+        if self.entropy is not None:
+            least = self.bound()
+            middle = error_bound.mse_bound(self.entropy, nats, self.dim)
+            assert least is not None
+            found.append(
+                Line(self.name, "bound", MSE, "", self.data, Figure(middle, least, middle, n, seeds, method))
+            )
+        return found
+
+
+def look(
+    folder: Path,
+    victims: Splits,
+    sets: Mapping[str, Dataset],
+    wanted: Settings,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> dict[str, Client]:
+    """Every arm of every row, by name."""
+    work = [(row, arm) for row, own in victims.rows.items() for arm in own.arms]
+    found = {}
+    for done, (row, arm) in enumerate(work, 1):
+        name, data, seeds = f"{row}/{arm}", victims.rows[row].data, victims.rows[row].seeds
+        folders = [folder / row / arm / f"seed-{seed}" for seed in seeds]
+        parties = [Party.load(path, device) for path in folders]
+        natural = [_accuracy(party, sets[data], seed) for party, seed in zip(parties, seeds, strict=True)]
+        limits = [_limit(party, sets[data], wanted, device) for party in parties if party.defense.sigma > 0]
+        law = sets[data].law
+        found[name] = Client(
+            name,
+            data,
+            folders,
+            seeds,
+            np.stack(natural),
+            limits,
+            int(np.prod(sets[data].image_shape)),
+            None if law is None else law.entropy,
+            {key: float(value) for key, value in _facts(folders[0])["client"].items()},
+        )
+        progress(done, len(work))
+    return found
+
+
+def _accuracy(party: Party, data: Dataset, seed: int) -> Values:
+    with released(party.model, party.defense, seed, "test"):
+        return accuracy_by_identity(party.model, data)
+
+
+def _limit(party: Party, data: Dataset, wanted: Settings, device: torch.device) -> UpperLimit:
+    """I(x; z) from above: cells and a reference of training features, held against those of test images."""
+    images, labels = data.split("private/train")
+    features = _features(party, images, device)
+    own = cells.fit(features, labels, data.num_classes("private"), wanted.cells, 0, "cells of the bound")
+    count = own.counts.numel()
+    variance = party.defense.sigma**2
+    reference = Reference.fit(features, labels * wanted.cells + own.assignment, count, wanted.covariance)
+    images, labels = data.split("private/test")
+    fresh = _features(party, images, device)
+    nearest = cells.nearest(fresh, labels, own.centroids, own.counts > 0)[0]
+    return held_out(fresh, labels * wanted.cells + nearest, reference, variance, wanted.level)
+
+
+@torch.no_grad()
+def _features(party: Party, images: Tensor, device: torch.device) -> Tensor:
+    found = in_chunks(lambda x: party.model.client(x.to(device)), images, CHUNK)
+    return found.flatten(1).double().cpu()
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    return checkpoint.read_card(folder).facts

@@ -1,0 +1,135 @@
+"""Split inference between its stages: who knows which images, what gains are over, bounds that are held."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mipriv.analysis.entropy_limit import UpperLimit
+from mipriv.errors import InputError
+from tasks.knowledge import known_by, targets_of
+from tasks.leakage import MSE
+from tasks.reconstruct import Reconstruct, Row
+from tasks.split import Splits
+from tasks.splits import certificates, gains
+from tasks.splits.clients import Client
+from tasks.splits.recovered import Recovered
+
+PEOPLE, IMAGES = 3, 5
+
+
+class Numbered:
+    """A dataset whose every image is its own number, in a shuffled order of people."""
+
+    def split(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        first = {"private/train": 0, "private/validation": 100, "private/test": 200}.get(name, 300)
+        count = 0 if name == "public/validation" else PEOPLE * IMAGES
+        numbers = first + torch.arange(count)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
+        labels = (torch.arange(count) % PEOPLE)[order]
+        return numbers.float().view(-1, 1, 1, 1), labels
+
+
+DATA: Any = Numbered()
+
+
+def numbers(images: torch.Tensor) -> set[int]:
+    return set(images.flatten().int().tolist())
+
+
+def test_targets_are_the_first_half_of_each_persons_test_images_and_nobody_learns_from_them() -> None:
+    images, labels = DATA.split("private/test")
+    chosen = targets_of(DATA)
+    for person in range(PEOPLE):
+        own = images[labels == person]
+        assert numbers(chosen.images[chosen.labels == person]) == numbers(own[:3])
+    for setting in ("training", "inference", "public"):
+        learnt, held = known_by(DATA, setting)
+        assert len(learnt) and len(held) and not numbers(learnt) & numbers(held)
+        assert not (numbers(learnt) | numbers(held)) & numbers(chosen.images)
+    learnt, held = known_by(DATA, "inference")
+    assert numbers(learnt) | numbers(held) == numbers(images) - numbers(chosen.images)
+    assert numbers(known_by(DATA, "training")[0]) == set(range(15))
+    assert numbers(known_by(DATA, "training")[1]) == set(range(100, 115))
+    assert min(numbers(known_by(DATA, "public")[0])) >= 300
+
+
+def test_a_few_targets_are_as_many_of_each_person() -> None:
+    few = targets_of(DATA, 6)
+    assert torch.bincount(few.labels).tolist() == [2, 2, 2]
+    assert numbers(few.images) < numbers(targets_of(DATA).images)
+    assert len(targets_of(DATA, 1000).images) == 9
+
+
+def test_an_attacker_with_too_few_images_is_refused() -> None:
+    short: Any = SimpleNamespace(split=lambda name: (torch.zeros(2, 1, 1, 1), torch.tensor([0, 0])))
+    with pytest.raises(InputError, match=r"'inference': 0 \+ 1 images; allowed: 2 \+ 1 or more"):
+        known_by(short, "inference")
+
+
+VICTIMS = Splits.model_validate(
+    {
+        "networks": {"net": {"arch": "slim_vgg", "knobs": {}, "cut": "trunk.conv2", "bottleneck": None}},
+        "recipes": {},
+        "rows": {
+            "noise": {
+                "data": "d",
+                "network": "net",
+                "defense": "noise",
+                "knobs": {},
+                "arms": {"plain": {}, "cem": {"cem": {}}, "more": {"knobs": {"sigma": 1.0}}},
+                "recipe": "r",
+                "seeds": [0],
+            }
+        },
+    }
+)
+ROW = Row.model_validate(
+    {"attack": "a", "of": "split", "victim": "noise", "data": "d", "seeds": [0], "knowledge": "training"}
+)
+ATTACKS = Reconstruct.model_validate(
+    {"targets": None, "seed": 0, "attacks": {"a": {}}, "rows": {"a-noise": ROW.model_dump()}}
+)
+
+
+def client(arm: str, accuracy: float, **more: Any) -> Client:
+    known = {"limits": [], "entropy": None, **more}
+    natural = np.full((1, 4), accuracy)
+    return Client(f"noise/{arm}", "d", [Path()], [0], natural, dim=2, cost={}, **known)
+
+
+def recovered(arm: str, error: float) -> Recovered:
+    row = ATTACKS.rows["a-noise"]
+    images, labels = {MSE: np.full((1, 4), error)}, torch.arange(4)
+    return Recovered(f"a-noise/{arm}", row, arm, images, labels, [{"validation_error": 0.1}])
+
+
+def test_cem_is_held_against_its_host_and_against_noise_of_the_same_accuracy() -> None:
+    """Noise goes from accuracy .9, error 1 to .5, error 3: at .7 the error is 2, and CEM's is 2.2."""
+    seen = {f"noise/{arm}": client(arm, a) for arm, a in (("plain", 0.9), ("cem", 0.7), ("more", 0.5))}
+    found = {f"a-noise/{arm}": recovered(arm, e) for arm, e in (("plain", 1.0), ("cem", 2.2), ("more", 3.0))}
+    lines = gains.lines(VICTIMS, ATTACKS, seen, found, ["noise"])
+    told = {(line.subject, line.against): line.value.point for line in lines if line.kind == "gain"}
+    assert told["a-noise/cem", "a-noise/plain"] == pytest.approx(1.2)
+    assert told["a-noise/cem", gains.NOISE] == pytest.approx(0.1)
+    assert ("a-noise/plain", gains.NOISE) not in told and ("a-noise/more", gains.NOISE) not in told
+    assert told["a, d, slim_vgg, training", gains.HOSTS] == pytest.approx(1.2)
+    # Where noise was not swept there is nothing to be held against.
+    bare = gains.lines(VICTIMS, ATTACKS, seen, found, [])
+    assert not [line for line in bare if line.against == gains.NOISE]
+
+
+def test_an_attack_below_its_bound_ends_the_run() -> None:
+    """h = log(2 pi e) / 2 * d for unit variance, I = 0: no error is below 1."""
+    entropy = np.log(2 * np.pi * np.e)
+    limit = UpperLimit(0.0, 0.0, "student", 9, 0.95)
+    own = client("plain", 0.9, limits=[limit], entropy=entropy)
+    assert own.bound() == pytest.approx(1.0)
+    assert client("plain", 0.9, limits=[limit]).bound() is None  # of images whose law is unknown
+    assert client("plain", 0.9, entropy=entropy).bound() is None  # of a client without noise
+    certificates._hold(own, [recovered("plain", 1.01)])
+    with pytest.raises(certificates.Violation, match=r"a-noise/plain: .* 0\.99 is below its bound 1: a bug"):
+        certificates._hold(own, [recovered("plain", 0.99)])
