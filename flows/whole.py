@@ -7,11 +7,13 @@ import argparse
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -26,6 +28,7 @@ from flows.repro import End, Outcome
 
 BAR = "{percentage:3.0f}% |{bar:20}| {elapsed}<{remaining} {postfix}"
 RETRIES = 6  # of a stage whose files another DVC holds
+_terminated = threading.Event()
 
 
 def run(project: Path, targets: Sequence[str] = ()) -> int:
@@ -73,6 +76,8 @@ def _compute(project: Path, stale: Graph, cluster: Mapping[str, str]) -> bool:
     ):
         try:
             while order.is_active():
+                if _terminated.is_set():
+                    _terminate()
                 for name in sorted(order.get_ready()):
                     lacking = sorted(stale[name].needs & broken.keys())
                     running[pool.submit(_bring, name, children, lacking)] = name
@@ -105,9 +110,15 @@ def _bring(name: str, children: Children, broken: Sequence[str]) -> Outcome:
     return outcome
 
 
+def _terminate(*_: object) -> NoReturn:
+    """End the run. Remembered, because Python drops an exception that meets a destructor or a callback."""
+    _terminated.set()
+    sys.exit(128 + signal.SIGTERM)
+
+
 def main() -> int:
     """Command line: optional stages."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _terminate)
     parser = argparse.ArgumentParser(prog="python -m flows.whole", description=__doc__, allow_abbrev=False)
     parser.add_argument("stages", nargs="*", help="stages, rows of them, or rows alone; none: all")
     return run(root(), parser.parse_args().stages)

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,9 +27,25 @@ def family(token: str) -> list[psutil.Process]:
     return found
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; none of one that has ended since."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie is one, too
+        return []
+
+
+def connections(process: psutil.Process) -> list[Any]:
+    """Its sockets; none of one that has ended since."""
+    try:
+        return list(process.net_connections())
+    except psutil.NoSuchProcess:
+        return []
+
+
 def folder(processes: list[psutil.Process]) -> Path:
     """Ray's folder, from the command line of one of its processes."""
-    words = [word for process in processes for word in process.cmdline()]
+    words = [word for process in processes for word in words_of(process)]
     return Path(next(word.split("=", 1)[1] for word in words if word.startswith("--temp-dir=")))
 
 
@@ -45,12 +62,12 @@ def test_it_listens_on_loopback_only_and_no_file_holds_its_token(head: dict[str,
     listening = {
         connection.laddr
         for process in processes
-        for connection in process.net_connections()
+        for connection in connections(process)
         if connection.status == psutil.CONN_LISTEN
     }
     assert {address.ip for address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
     assert int(head["RAY_ADDRESS"].rpartition(":")[2]) in {address.port for address in listening}
-    assert not [word for process in processes for word in process.cmdline() if token in word]
+    assert not [word for process in processes for word in words_of(process) if token in word]
     files = [path for path in folder(processes).rglob("*") if path.is_file()]
     assert files and not [path for path in files if token.encode() in path.read_bytes()]
     assert not (Path.home() / ".ray" / "auth_token").exists() or token not in (
@@ -76,11 +93,19 @@ def test_a_head_that_cannot_start_is_one_line_and_nothing_stays(
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != "zombie" for process in processes)
+    return not any(alive(process) for process in processes)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Neither gone nor a zombie; it may go between the two questions."""
+    try:
+        return process.is_running() and process.status() != "zombie"
+    except psutil.NoSuchProcess:
+        return False
 
 
 def guard(processes: list[psutil.Process]) -> psutil.Process:
-    (found,) = (process for process in processes if "flows.cluster" in process.cmdline())
+    (found,) = (process for process in processes if "flows.cluster" in words_of(process))
     return found
 
 
@@ -111,7 +136,7 @@ def test_a_stage_whose_cluster_dies_fails(tmp_path: Path, start: Launch) -> None
     run = start(HERE / "engine_head.py", tmp_path)
     wait_for(lambda: (tmp_path / "pid").exists())
     processes = family((tmp_path / "token").read_text())
-    (ray,) = (process for process in processes if "ray.scripts.scripts" in process.cmdline())
+    (ray,) = (process for process in processes if "ray.scripts.scripts" in words_of(process))
     ray.kill()
     assert run.wait(60) == 0 and (tmp_path / "ended").read_text() != "0"
     wait_for(lambda: gone(processes))

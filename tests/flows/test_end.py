@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from flow_prefect import Server, own_server
 from flow_project import alive, descendants, environment, inside, kill, spans, stop, turn, wait
 
-from flows import children
+from flows import children, graph, whole
 
 
 @pytest.fixture
@@ -72,12 +73,24 @@ def test_a_signal_ends_stages_the_flows_own_server_and_its_ray_head(
 
 
 def test_a_signal_ends_a_whole_run_without_prefect(hanging: Path, start: Any) -> None:
-    whole = start(hanging, "flows.whole", RAY_ADDRESS="")
-    found, below = pids(hanging), descendants(whole.pid)
-    os.kill(whole.pid, signal.SIGINT)
-    assert whole.wait(120) != 0
+    run_all = start(hanging, "flows.whole", RAY_ADDRESS="")
+    found, below = pids(hanging), descendants(run_all.pid)
+    os.kill(run_all.pid, signal.SIGINT)
+    assert run_all.wait(120) != 0
     gone(hanging, found)
     wait(lambda: not any(alive(pid) for pid in below))
+
+
+def test_a_run_ends_though_python_dropped_the_exception_of_its_signal(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "_terminated", threading.Event())
+    with pytest.raises(SystemExit):  # here it is dropped, as by a destructor
+        whole._terminate(signal.SIGTERM, None)
+    stages = graph.read(done)
+    with pytest.raises(SystemExit) as ended:
+        whole._compute(done, stages, {})
+    assert ended.value.code == 128 + signal.SIGTERM
 
 
 def test_control_c_ends_stages_and_is_told_to_the_server(hanging: Path, start: Any, server: Server) -> None:
