@@ -93,9 +93,10 @@ def overridden(source: Path, changes: dict[str, Any]) -> Path:
 
 
 def main() -> int:
-    """Command line: the scale, and optionally where its copy goes."""
+    """Command line: the scale, optionally stages of it, and where its copy goes."""
     parser = argparse.ArgumentParser(prog="python -m flows.scale", allow_abbrev=False)
     parser.add_argument("name", help="a file below scales/, without its ending: grid, papers/kedmi")
+    parser.add_argument("stages", nargs="*", help="stages, rows of them, or rows alone; none: all")
     parser.add_argument("--to", type=Path, help="folder of the copy; default: .scales/NAME")
     given = parser.parse_args()
     source = project.root()
@@ -104,7 +105,7 @@ def main() -> int:
     # A cell is known by its content, so what one scale has computed serves the others.
     os.environ.setdefault("MIPRIV_CELLS", str(source / ".cells"))
     os.chdir(target)
-    return whole.run(target)
+    return whole.run(target, given.stages)
 
 
 if __name__ == "__main__":

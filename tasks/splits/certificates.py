@@ -5,17 +5,15 @@ is known too, and how far the bound lies below it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mipriv import stats
 from mipriv.analysis import error_bound
 from mipriv.data.dataset import Dataset
 from mipriv.data.law import GaussianLaw
-from mipriv.models import checkpoint
 from mipriv.stats import Figure
 from tasks.leakage import MSE, Line
 from tasks.party import Party
@@ -51,7 +49,7 @@ def lines(
             told.append(Line(name, "certificate", BEST, "", best.name, stats.mean(best.people[MSE])))
         law = sets[client.data].law
         if law is not None and client.limits:
-            told += _possible(client, law)
+            told += _possible(client, sets[client.data], law)
         _hold(client, own)
     return told
 
@@ -65,15 +63,15 @@ def _hold(client: Client, attacks: Sequence[Recovered]) -> None:
             )
 
 
-def _possible(client: Client, law: GaussianLaw) -> Iterator[Line]:
+def _possible(client: Client, data: Dataset, law: GaussianLaw) -> Iterator[Line]:
     """Figures of an affine client, averaged over training seeds; none of another."""
-    maps = [affine(folder) for folder in client.folders]
-    if any(one is None for one in maps):
-        return
-    sigmas = [Party.load(folder, torch.device("cpu")).defense.sigma for folder in client.folders]
     rows = []
-    for encoder, sigma in zip(maps, sigmas, strict=True):
-        assert encoder is not None
+    for folder in client.folders:
+        party = Party.load(folder, torch.device("cpu"))
+        encoder = affine(party.model.client, data.image_shape)
+        if encoder is None:
+            return
+        sigma = party.defense.sigma
         eigenvalues = torch.linalg.eigvalsh(law.posterior(encoder, sigma))
         bound = error_bound.mse_bound(law.entropy, law.information(encoder, sigma), law.dim)
         rows.append((float(bound), float(eigenvalues.log().mean().exp()), law.mmse(encoder, sigma)))
@@ -89,24 +87,22 @@ def _possible(client: Client, law: GaussianLaw) -> Iterator[Line]:
         yield Line(client.name, "certificate", name, "", client.data, figure)
 
 
-def affine(folder: Path) -> Tensor | None:
-    """W, float64 [D, d], of a client that computes W x + b, found by asking it; None of any other."""
-    party = Party.load(folder, torch.device("cpu"))
-    client, shape = party.model.client.double(), _shape(folder)
+@torch.no_grad()
+def affine(client: nn.Module, shape: Sequence[int]) -> Tensor | None:
+    """W, float64 [D, d], of a client that computes W x + b, found by asking it; None of any other.
+
+    The client is in double precision afterwards.
+    """
+    client = client.double()
     random = torch.Generator().manual_seed(0)
     probes = torch.randn(PROBES, *shape, generator=random, dtype=torch.float64)
-    with torch.no_grad():
-        zero = client(torch.zeros(1, *shape, dtype=torch.float64)).flatten(1)
-        images = client(probes).flatten(1) - zero
-        # Superposition: what a sum of images gives is the sum of what they give.
-        whole = client(probes.sum(0, keepdim=True)).flatten(1) - zero
-        if not torch.allclose(whole[0], images.sum(0), rtol=1e-6, atol=1e-9 * float(images.abs().max())):
-            return None
-        pixels = int(np.prod(shape))
-        unit: Tensor = torch.eye(pixels, dtype=torch.float64).view(pixels, *shape)
-        found: Tensor = (client(unit).flatten(1) - zero).T
+    zero = client(torch.zeros(1, *shape, dtype=torch.float64)).flatten(1)
+    images = client(probes).flatten(1) - zero
+    # Superposition: what a sum of images gives is the sum of what they give.
+    whole = client(probes.sum(0, keepdim=True)).flatten(1) - zero
+    if not torch.allclose(whole[0], images.sum(0), rtol=1e-6, atol=1e-9 * float(images.abs().max())):
+        return None
+    pixels = int(np.prod(shape))
+    unit: Tensor = torch.eye(pixels, dtype=torch.float64).view(pixels, *shape)
+    found: Tensor = (client(unit).flatten(1) - zero).T
     return found
-
-
-def _shape(folder: Path) -> tuple[int, int, int]:
-    return checkpoint.read_card(folder).image_shape

@@ -23,8 +23,6 @@ from tasks.leakage import FACTOR, INFORMATION, MSE, NATURAL, Line
 from tasks.party import Party
 from tasks.split import Splits
 
-NO_BOUND = "no bound: no noise"
-
 
 class Settings(Protocol):
     """How the bound is computed; see `EvaluateSplit`."""
