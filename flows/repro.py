@@ -31,10 +31,14 @@ class Outcome:
     seconds: float = 0.0
 
 
-def bring(address: str, children: Children, say: Callable[[str], None]) -> Outcome:
-    """Compute the stage, unless nothing that it depends on has changed; `say` gets each line of output."""
+def bring(address: str, children: Children, say: Callable[[str], None], stale: bool = False) -> Outcome:
+    """Compute the stage, unless nothing that it depends on has changed; `say` gets each line of output.
+
+    Args:
+        stale: it is known to have changed; DVC is not asked first.
+    """
     try:
-        if not graph.changed(children.cwd, [address]):
+        if not stale and not graph.changed(children.cwd, [address]):
             return Outcome(End.UNCHANGED, "what it depends on came out as it was")
     except Busy as busy:
         return Outcome(End.BUSY, str(busy))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -49,7 +49,9 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
     whole = True
     if stale:
         with for_run(project) as cluster, following(project):
-            whole = _compute(project, {name: stages[name] for name in stages if name in stale}, cluster)
+            whole = _compute(
+                project, {name: stages[name] for name in stages if name in stale}, changed, cluster
+            )
     else:
         print(f"nothing to do: all {len(selected)} stages are up to date", file=sys.stderr)
     if whole and not targets:
@@ -59,8 +61,11 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
     return 0 if whole else 1
 
 
-def _compute(project: Path, stale: Graph, cluster: Mapping[str, str]) -> bool:
-    """Compute stages, each as soon as all that it needs has ended; say which failed, and whether none did."""
+def _compute(project: Path, stale: Graph, changed: Collection[str], cluster: Mapping[str, str]) -> bool:
+    """Compute stages, each as soon as all that it needs has ended; say which failed, and whether none did.
+
+    Those that have not changed are looked at again, as what they need may come out as it was.
+    """
     order = TopologicalSorter({name: sorted(stage.needs & stale.keys()) for name, stage in stale.items()})
     order.prepare()
     expected = {name: minutes(project, name) for name in stale}
@@ -80,7 +85,7 @@ def _compute(project: Path, stale: Graph, cluster: Mapping[str, str]) -> bool:
                     _terminate()
                 for name in sorted(order.get_ready()):
                     lacking = sorted(stale[name].needs & broken.keys())
-                    running[pool.submit(_bring, name, children, lacking)] = name
+                    running[pool.submit(_bring, name, children, lacking, name in changed)] = name
                 ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in ended:
                     name, outcome = running.pop(future), future.result()
@@ -99,11 +104,11 @@ def _compute(project: Path, stale: Graph, cluster: Mapping[str, str]) -> bool:
     return not broken
 
 
-def _bring(name: str, children: Children, broken: Sequence[str]) -> Outcome:
+def _bring(name: str, children: Children, broken: Sequence[str], stale: bool) -> Outcome:
     if broken:
         return Outcome(End.NOT_RUN, f"{name}: not run, because of {', '.join(broken)}")
     for pause in [*repro.waits(RETRIES), None]:
-        outcome = repro.bring(name, children, lambda line: tqdm.write(line, sys.stderr))
+        outcome = repro.bring(name, children, lambda line: tqdm.write(line, sys.stderr), stale)
         if outcome.end is not End.BUSY or pause is None:
             break
         time.sleep(pause)

@@ -26,7 +26,6 @@ from tasks.engine.params import Block, plugin_knobs
 from tasks.engine.stage import Stage, launch
 from tasks.knowledge import Setting, known_by, targets_of
 from tasks.party import Party
-from tasks.split import Splits
 
 RECOVERED = "recovered.safetensors"
 FACTS = "attack.json"
@@ -148,7 +147,7 @@ def run(stage: Stage[Reconstruct]) -> None:
         "device": str(resolve(stage.cost.device)),
     }
     work = []
-    for arm in arms(row, stage.block("split", Splits)):
+    for arm in _arms(row, stage.path("victim")):
         folder = stage.path("victim") if arm == WHOLE else stage.path("victim") / arm
         for seed in row.seeds:
             inputs = {"data": stage.path("data"), "victim": folder / f"seed-{seed}"}
@@ -156,11 +155,11 @@ def run(stage: Stage[Reconstruct]) -> None:
     stage.cells(work)
 
 
-def arms(row: Row, victims: Splits) -> list[str]:
-    """Arms of its victim that a row attacks."""
+def _arms(row: Row, victim: Path) -> list[str]:
+    """Arms of its victim that a row attacks: those of its block, or all that `split` left."""
     if row.of == "finetune":
         return [WHOLE]
-    return list(victims.rows[row.victim].arms) if row.arms is None else row.arms
+    return row.arms or sorted(folder.name for folder in victim.iterdir() if folder.is_dir())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tasks.page import pictures, splits
 from tasks.page.clients import Arm, Host, Panel, clients, strips
 from tasks.page.pictures import Pixels
 from tasks.page.render import html, leave, parameters, uri
+from tasks.splits import recovered
 from tasks.splits.gains import PLAIN, place
 
 BLOCKS = ("prepare", "split", "reconstruct", "evaluate_split", "report_split")
@@ -61,10 +62,10 @@ def _panels(table: Table, victims: split.Splits, attacks: reconstruct.Reconstruc
     noise: dict[str, list[Arm]] = {}
     floors: dict[str, float] = {}
     for name, row in attacks.rows.items():
-        if row.of != "split" or PLAIN not in reconstruct.arms(row, victims):
+        if row.of != "split" or PLAIN not in recovered.arms(row, victims):
             continue
         setting, own = f"{row.attack}: {place(victims, row)}", victims.rows[row.victim]
-        arms = {arm: _arm(table, row, name, arm, own.data) for arm in reconstruct.arms(row, victims)}
+        arms = {arm: _arm(table, row, name, arm, own.data) for arm in recovered.arms(row, victims)}
         around = [arm for arm in arms if own.arms[arm].cem is not None]
         with_cem = arms[around[0]] if around else None
         hosts.setdefault(setting, {})[row.victim] = Host(arms[PLAIN], with_cem)
@@ -92,7 +93,7 @@ def _walls(
         own = targets_of(Dataset.open(stage.path("data") / row.data), attacks.targets).images
         few = torch.linspace(0, len(own) - 1, min(stage.params.images, len(own))).long()
         real[row.data] = own[few]
-        for arm in reconstruct.arms(row, victims):
+        for arm in recovered.arms(row, victims):
             cell = stage.path("reconstructions") / name / arm / f"seed-{row.seeds[0]}"
             images = load_file(cell / reconstruct.RECOVERED)["images"]
             made.setdefault(row.data, {})[f"{name}/{arm}"] = images[few]

@@ -83,6 +83,13 @@ def people(values: Values, labels: Tensor) -> Values:
     return np.stack([by_person(torch.from_numpy(row), order) for row in values])
 
 
+def arms(row: reconstruct.Row, victims: Splits) -> list[str]:
+    """Arms of its victim that a row attacks."""
+    if row.of == "finetune":
+        return [reconstruct.WHOLE]
+    return list(victims.rows[row.victim].arms) if row.arms is None else row.arms
+
+
 def look(
     folder: Path,
     attacks: reconstruct.Reconstruct,
@@ -94,7 +101,7 @@ def look(
     found = {}
     for done, (name, row) in enumerate(attacks.rows.items(), 1):
         own = targets_of(sets[row.data], attacks.targets)
-        for arm in reconstruct.arms(row, victims):
+        for arm in arms(row, victims):
             cells = [folder / name / arm / f"seed-{seed}" for seed in row.seeds]
             seen = [_measured(load_file(cell / reconstruct.RECOVERED)["images"], own) for cell in cells]
             images = {key: np.stack([one[key] for one in seen]) for key in MEASURES}

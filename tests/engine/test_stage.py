@@ -138,24 +138,13 @@ def test_another_rows_source_is_no_source_of_this_one(project: Path) -> None:
 
 
 @pytest.mark.parametrize("left", ["schema: '2.0'\nstages: 3\n", "schema: '2.0'\nstages:\n  toy@pl"])
-def test_a_lock_file_that_another_dvc_is_writing_is_waited_for(
+def test_a_lock_file_that_another_dvc_is_writing_is_nothing_to_a_stage(
     project: Path, start: Launch, left: str
 ) -> None:
-    """A stage of several at once may read `dvc.lock` while half of it is there."""
-    lock = project / "dvc.lock"
-    lock.write_text(left)
-    process = start(*COMMAND, cwd=project, path=project, env={"TOY": "imports nothing"})
-    time.sleep(2.5)  # it has looked at least once by then, and is looking still
-    assert process.poll() is None
-    lock.write_text("schema: '2.0'\nstages: {}\n")
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-
-
-def test_a_lock_file_that_stays_broken_is_one_line(project: Path, start: Launch) -> None:
-    (project / "dvc.lock").write_text("schema: '2.0'\nstages: 3\n")
-    code, said = direct(project, start)
-    assert code == 2 and said.strip() == "error: dvc.yaml: toy@plain: './dvc.lock' validation failed"
+    """Of several at once one may end, and half of `dvc.lock` be there, while another begins."""
+    (project / "dvc.lock").write_text(left)
+    code, said = direct(project, start, TOY="imports nothing")
+    assert code == 0, said
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_run_ends_though_python_dropped_the_exception_of_its_signal(
         whole._terminate(signal.SIGTERM, None)
     stages = graph.read(done)
     with pytest.raises(SystemExit) as ended:
-        whole._compute(done, stages, {})
+        whole._compute(done, stages, set(stages), {})
     assert ended.value.code == 128 + signal.SIGTERM
 
 
