@@ -6,7 +6,6 @@ caller's: the mean PSNR is not the PSNR of the mean error, which is what the rel
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mipriv.errors import InputError
 
@@ -76,12 +75,14 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 def _moments(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
     """Local means, variances and covariance, equations 14 to 16: each [n, C, H', W']."""
-    n, channels, height, width = a.shape
-    window = _window(min(height, width), a)
-    stack = torch.cat([a, b, a * a, b * b, a * b], 1).flatten(0, 1)[:, None]
-    blurred = functional.conv2d(functional.conv2d(stack, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
-    mean_a, mean_b, aa, bb, ab = blurred.unflatten(0, (n, 5, channels))[:, :, :, 0].unbind(1)
-    return mean_a, mean_b, aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
+    window = _window(min(a.shape[2:]), a)
+    down, across = (_sliding(window, side) for side in a.shape[2:])
+    # Around the middle of each picture squares are small, and their differences keep their digits.
+    level_a, level_b = (image.mean((2, 3), keepdim=True) for image in (a, b))
+    a, b = a - level_a, b - level_b
+    mean_a, mean_b, aa, bb, ab = down @ torch.stack([a, b, a * a, b * b, a * b]) @ across.T
+    moments = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
+    return mean_a + level_a, mean_b + level_b, *moments
 
 
 def _similarity(mean_a: Tensor, mean_b: Tensor, var_a: Tensor, var_b: Tensor, cov: Tensor) -> Tensor:
@@ -98,6 +99,16 @@ def _window(side: int, like: Tensor) -> Tensor:
     place = torch.arange(size, dtype=like.dtype, device=like.device) - size // 2
     weight = torch.exp(-(place**2) / (2 * sigma**2))
     return weight / weight.sum()
+
+
+def _sliding(window: Tensor, side: int) -> Tensor:
+    """The window at every place where it fits: [side - k + 1, side].
+
+    As a matrix: a convolution of single channels is many times slower on CPUs, its gradient more so.
+    """
+    places = side - len(window) + 1
+    padded = torch.cat([window, window.new_zeros(places)])
+    return padded.repeat(places)[: places * side].view(places, side)
 
 
 def _paired(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
