@@ -2,10 +2,11 @@
 
 DVC removes a stage's outputs before it runs the stage, so a mistake that a stage finds by itself has
 already cost its last result. Every stage depends on this one, whose output never changes: it fails
-first, and nothing else is touched.
+first, and nothing else is touched. Its second output holds the parameters, for the page that shows them all.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from tasks.checks import inversion, splits
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
 from tasks.prepare import FACES
+
+ELSEWHERE = ("cost", "report_split")  # no parameters of the page of model inversion
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -42,17 +45,22 @@ def _data(wanted: Parameters) -> None:
 
 
 def main() -> int:
-    """Check `params.yaml`; leave a file that says so."""
+    """Check `params.yaml`; leave a file that says so, and one of all that was checked."""
     parser = argparse.ArgumentParser(prog="python -m tasks.check", allow_abbrev=False)
     parser.add_argument("--out", required=True, type=Path)
-    out: Path = parser.parse_args().out
+    parser.add_argument("--parameters", required=True, type=Path)
+    given = parser.parse_args()
+    out: Path = given.out
     try:
-        check(params.load())
+        values = params.load()
+        check(values)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text('{"parameters": "consistent"}\n', encoding="utf-8")
+    checked = {name: block for name, block in values.items() if name not in ELSEWHERE}
+    given.parameters.write_text(json.dumps(checked, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return 0
 
 

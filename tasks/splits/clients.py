@@ -18,7 +18,7 @@ from mipriv.data.dataset import Dataset
 from mipriv.models import checkpoint
 from mipriv.stats import Figure
 from mipriv.training import released
-from tasks.evaluation.referee import CHUNK, Values, accuracy_by_identity
+from tasks.evaluation.referee import CHUNK, Values, by_person
 from tasks.leakage import FACTOR, INFORMATION, MSE, NATURAL, Line
 from tasks.party import Party
 from tasks.split import Splits
@@ -137,8 +137,12 @@ def look(
         name, data, seeds = f"{row}/{arm}", victims.rows[row].data, victims.rows[row].seeds
         folders = [folder / row / arm / f"seed-{seed}" for seed in seeds]
         parties = [Party.load(path, device) for path in folders]
-        natural = [_accuracy(party, sets[data], seed) for party, seed in zip(parties, seeds, strict=True)]
-        limits = [_limit(party, sets[data], wanted, device) for party in parties if party.defense.sigma > 0]
+        natural, limits = [], []
+        for party, seed in zip(parties, seeds, strict=True):
+            test = _features(party, sets[data].split("private/test")[0], device)
+            natural.append(_accuracy(party, test, sets[data], seed))
+            if party.defense.sigma > 0:
+                limits.append(_limit(party, test, sets[data], wanted, device))
         law = sets[data].law
         found[name] = Client(
             name,
@@ -155,29 +159,35 @@ def look(
     return found
 
 
-def _accuracy(party: Party, data: Dataset, seed: int) -> Values:
-    with released(party.model, party.defense, seed, "test"):
-        return accuracy_by_identity(party.model, data)
+def _accuracy(party: Party, features: Tensor, data: Dataset, seed: int) -> Values:
+    """Share of each person's test images that are named rightly, given their features."""
+    model, labels = party.model, data.split("private/test")[1]
+    with released(model, party.defense, seed, "test"):
+        scores = in_chunks(lambda z: model.server(model.release(z)), features, CHUNK)
+    return by_person(scores.cpu().argmax(1) == labels, labels)
 
 
-def _limit(party: Party, data: Dataset, wanted: Settings, device: torch.device) -> UpperLimit:
+def _limit(party: Party, test: Tensor, data: Dataset, wanted: Settings, device: torch.device) -> UpperLimit:
     """I(x; z) from above: cells and a reference of training features, held against those of test images."""
     images, labels = data.split("private/train")
-    features = _features(party, images, device)
+    features = _rows(_features(party, images, device))
     own = cells.fit(features, labels, data.num_classes("private"), wanted.cells, 0, "cells of the bound")
     count = own.counts.numel()
     variance = party.defense.sigma**2
     reference = Reference.fit(features, labels * wanted.cells + own.assignment, count, wanted.covariance)
-    images, labels = data.split("private/test")
-    fresh = _features(party, images, device)
+    fresh, labels = _rows(test), data.split("private/test")[1]
     nearest = cells.nearest(fresh, labels, own.centroids, own.counts > 0)[0]
     return held_out(fresh, labels * wanted.cells + nearest, reference, variance, wanted.level)
 
 
 @torch.no_grad()
 def _features(party: Party, images: Tensor, device: torch.device) -> Tensor:
-    found = in_chunks(lambda x: party.model.client(x.to(device)), images, CHUNK)
-    return found.flatten(1).double().cpu()
+    return in_chunks(lambda x: party.model.client(x.to(device)), images, CHUNK)
+
+
+def _rows(features: Tensor) -> Tensor:
+    """As rows in double precision, of which moments are taken."""
+    return features.flatten(1).double().cpu()
 
 
 def _facts(folder: Path) -> dict[str, Any]:
