@@ -22,14 +22,16 @@ def scaled(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return fresh
 
 
-def started(source: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where ``python -m flows.scale NAME`` runs what it has copied."""
-    ran: list[Path] = []
-    monkeypatch.setattr(whole, "run", lambda target: ran.append(target) or 0)
-    monkeypatch.setattr(sys, "argv", ["flows.scale", name])
+def started(source: Path, name: str, monkeypatch: pytest.MonkeyPatch, *stages: str) -> Path:
+    """Where ``python -m flows.scale NAME STAGE...`` runs those stages of what it has copied."""
+    ran: list[tuple[Path, list[str]]] = []
+    monkeypatch.setattr(whole, "run", lambda target, wanted: ran.append((target, wanted)) or 0)
+    monkeypatch.setattr(sys, "argv", ["flows.scale", name, *stages])
     monkeypatch.chdir(source)
     assert scale.main() == 0
-    return ran[0]
+    ((target, wanted),) = ran
+    assert wanted == list(stages)
+    return target
 
 
 def seconds(folder: Path, stage: str) -> float:
@@ -46,6 +48,10 @@ def test_a_scale_of_a_folder_is_copied_into_a_folder_of_its_name(
     assert found == {"plain": (0.2, 0.1), "papers/one": (0.3, 0.1), "papers/two": (0.1, 0.4)}
     assert seconds(scaled, "alone") == 0.1
     assert all((at / "dvc.yaml").is_file() and (at / ".git").is_dir() for at in places.values())
+
+
+def test_some_stages_of_a_scale_may_be_asked_for(scaled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert started(scaled, "plain", monkeypatch, "join", "alone") == scaled / ".scales" / "plain"
 
 
 @pytest.mark.parametrize("name", ["one", "papers", "papers/three", "../scales/plain"])
