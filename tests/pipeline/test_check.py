@@ -1,6 +1,8 @@
 """Bad parameters: one line each that names the key, what it was and what is allowed."""
 
 import copy
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,10 @@ import pytest
 
 from mipriv import plugin
 from mipriv.errors import InputError
-from tasks.check import check
+from tasks.check import check, main
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
+from tasks.report import BLOCKS
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +26,20 @@ def desk() -> dict[str, Any]:
 
 def test_the_desk_scale_is_consistent(desk: dict[str, Any]) -> None:
     check(desk)
+
+
+def test_what_was_checked_is_left_for_the_page_that_shows_it(
+    desk: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every block that the page shows, as it is, and none that says where and how fast."""
+    left = {name: tmp_path / f"{name}.json" for name in ("out", "parameters")}
+    words = [word for name, path in left.items() for word in (f"--{name}", str(path))]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["tasks.check", *words])
+    assert main() == 0
+    found = json.loads(left["parameters"].read_text())
+    assert {name: found[name] for name in BLOCKS} == {name: desk[name] for name in BLOCKS}
+    assert "cost" not in found and left["out"].exists()
 
 
 WRONG = [
