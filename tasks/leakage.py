@@ -18,6 +18,7 @@ AGREEMENT = "agreement on public images"
 REFUSED = "accepted but refused by the embedding"
 KID, FRECHET = "kid", "frechet"
 MSE, PSNR, SSIM = "mse", "psnr", "ssim"
+RESIDUAL = "relative feature residual"
 INFORMATION, FACTOR = "information, nats", "information factor"
 QUERIES, STUDY = "queries an identity", "queries of the study"
 # The file has six decimals: an end of an interval this near to zero is zero.

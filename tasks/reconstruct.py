@@ -4,6 +4,7 @@ Of a split victim, whose defence is at work; or of a whole one, cut at a named l
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mipriv import draws
-from mipriv.attacks.reconstruction import Client, Knowledge, Recovered, offer
+from mipriv.attacks.reconstruction import Client, Knowledge, Recovered, Sender, offer
 from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.device import environment, place, resolve
@@ -85,23 +86,27 @@ def attack(
     """Cell: what an attacker makes of the features of one victim's targets, of which it sees nothing else."""
     where = torch.device(device)
     data = Dataset.open(inputs["data"])
-    client, parts = _client(inputs["victim"], layer, where)
+    client, parts = _client(inputs["victim"], layer, data.image_shape, where)
     observed = _observed(client, data, targets, repeats, seed, where)
     learnt, held = known_by(data, knowledge)
     known = Knowledge(learnt.to(where), held.to(where), data.bounded)
     attacker = plugin_knobs("reconstruction", attack, knobs, f"reconstruct.attacks.{attack}")
     for part in parts:
         part.requires_grad_(False)
+    if getattr(attacker, "oracle_reset", False):
+        client = replace(client, truth=targets_of(data, targets).images.to(where))
     handed = offer(client, attacker.access)
     found: Recovered = attacker(handed, known, observed, seed=seed, progress=progress)
     for line in found.log:
         events.metrics({k: v for k, v in line.items() if k != "step"}, step=int(line["step"]))
-    save_file({"images": found.images.float().cpu().contiguous()}, out / RECOVERED)
+    images = found.images.float().cpu().contiguous()
+    save_file({"images": images, "residual": _residual(client, images, observed)}, out / RECOVERED)
     facts = {"attack": attack, "queries": found.queries, "seed": seed, "environment": environment(where)}
     facts |= {
         "validation_error": found.validation_error,
         "learnt_from": len(learnt),
         "selected_by": len(held),
+        "notes": found.notes,
     }
     (out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     events.metric("queries", found.queries)
@@ -109,15 +114,29 @@ def attack(
         events.metric("validation_error", found.validation_error)
 
 
-def _client(folder: Path, layer: str | None, device: torch.device) -> tuple[Client, list[nn.Module]]:
-    """What makes a victim's features, and the modules in it."""
+def _client(
+    folder: Path, layer: str | None, image_shape: tuple[int, int, int], device: torch.device
+) -> tuple[Sender, list[nn.Module]]:
+    """What makes a victim's features, its normalisation folded, and the modules in it."""
     if layer is None:
         party = Party.load(folder, device)
-        return party.release, [party.model]
-    card = checkpoint.read_card(folder)
-    model = place(folded(checkpoint.load_classifier(folder), card.image_shape), device)
-    front = split(model, layer, card.image_shape).client
-    return lambda images, generator: front(images), [model]
+        client = place(folded(party.model.client, image_shape), device)
+        return Sender(lambda x, random: party.defense.release(client(x), random), client), [client]
+    model = place(folded(checkpoint.load_classifier(folder), image_shape), device)
+    front = split(model, layer, image_shape).client
+    return Sender(lambda x, _: front(x), front), [model]
+
+
+def _residual(client: Sender, images: Tensor, observed: Tensor) -> Tensor:
+    """[n], how far features of the images are from what was observed, relative to that; what is drawn aside.
+
+    Small beside a large error, the image is not unique; large, it was not found.
+    """
+    wanted = observed.mean(1).flatten(1)
+    features = in_chunks(lambda x: client.network(x.to(wanted)).flatten(1), images, CHUNK)
+    unit = wanted.norm(dim=1).clamp(min=torch.finfo(wanted.dtype).tiny)
+    gaps: Tensor = (features - wanted).norm(dim=1) / unit
+    return gaps.float().cpu()
 
 
 def _observed(

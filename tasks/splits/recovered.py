@@ -20,7 +20,7 @@ from mipriv.stats import Figure
 from tasks import reconstruct
 from tasks.evaluation.referee import Values, by_person
 from tasks.knowledge import Setting, Targets, known_by, targets_of
-from tasks.leakage import MSE, PSNR, QUERIES, SSIM, Line
+from tasks.leakage import MSE, PSNR, QUERIES, RESIDUAL, SSIM, Line
 from tasks.split import Splits
 
 MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {MSE: mse, PSNR: psnr, SSIM: ssim}
@@ -58,6 +58,12 @@ class Recovered:
         errors = [fact["validation_error"] for fact in self.facts]
         return float(np.mean([np.inf if error is None else error for error in errors]))
 
+    @property
+    def how(self) -> str:
+        """What the attack says of how it went: which solver, whether it was shown the truth."""
+        notes = {f"{key} {value}" for fact in self.facts for key, value in fact["notes"].items()}
+        return ", ".join(sorted(notes))
+
     @cached_property
     def people(self) -> dict[str, Values]:
         """Means [S, I] over each person's images."""
@@ -69,9 +75,13 @@ class Recovered:
             Line(self.name, "reconstruction", name, "", self.victim, stats.mean(values))
             for name, values in self.people.items()
         ]
-        for share, name in ((MEDIAN, "median"), (TENTH, "10th percentile")):
-            value = stats.quantile(self.images[PSNR], share, groups=self.labels.numpy())
-            found.append(Line(self.name, "reconstruction", f"{PSNR}, {name}", "", self.victim, value))
+        for figure, share, name in (
+            (PSNR, MEDIAN, "median"),
+            (PSNR, TENTH, "10th percentile"),
+            (RESIDUAL, MEDIAN, "median"),
+        ):
+            value = stats.quantile(self.images[figure], share, groups=self.labels.numpy())
+            found.append(Line(self.name, "reconstruction", f"{figure}, {name}", "", self.victim, value))
         asked = float(np.mean([fact["queries"] for fact in self.facts]))
         counted = Figure(asked, asked, asked, len(self.labels), len(self.facts), "counted")
         return [*found, Line(self.name, "cost", QUERIES, "", self.victim, counted)]
@@ -103,8 +113,10 @@ def look(
         own = targets_of(sets[row.data], attacks.targets)
         for arm in arms(row, victims):
             cells = [folder / name / arm / f"seed-{seed}" for seed in row.seeds]
-            seen = [_measured(load_file(cell / reconstruct.RECOVERED)["images"], own) for cell in cells]
+            left = [load_file(cell / reconstruct.RECOVERED) for cell in cells]
+            seen = [_measured(one["images"], own) for one in left]
             images = {key: np.stack([one[key] for one in seen]) for key in MEASURES}
+            images[RESIDUAL] = np.stack([one["residual"].double().numpy() for one in left])
             facts = [json.loads((cell / reconstruct.FACTS).read_text(encoding="utf-8")) for cell in cells]
             found[f"{name}/{arm}"] = Recovered(f"{name}/{arm}", row, arm, images, own.labels, facts)
         progress(done, len(attacks.rows))

@@ -58,7 +58,8 @@ def test_a_target_alone_equals_the_target_among_any_others(name: str, kind: str)
     for found in (changed, many):
         assert torch.allclose(found.images[1], alone.images[0], rtol=0, atol=1e-8)
         assert found.validation_error == pytest.approx(alone.validation_error, rel=1e-10)
-    assert changed.queries == many.queries
+    # One that stops where equations are met asks by need.
+    assert changed.queries == many.queries or name == "peel"
     assert not torch.allclose(changed.images[0], many.images[0], atol=1e-3)
 
 

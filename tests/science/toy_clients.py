@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from mipriv import plugin
 from mipriv.attacks.reconstruction import Client, Knowledge, Recovered, offer
+from mipriv.attacks.reconstruction.peel import Descent, Level
 from mipriv.attacks.search.inverse import InverseRecipe
 from tests.science.conftest import SHAPE
 
@@ -16,6 +17,12 @@ SMALL: dict[str, dict[str, object]] = {
     "affine": {"views": 2},
     "decoder": vars(TINY),
     "gan": {"decoder": TINY, "epochs": 2, "batch_size": 12, "critic_width": 2, "critic_steps": 2},
+    "peel": {
+        "levels": (Level(1e-4, 1, 2), Level(1e-6, 2, 3)),
+        "descents": (Descent(2, 0.05, 1e-4),),
+        "polish": (Level(1e-8, 1, 2),),
+        "selection": 6,
+    },
     "optimise": {"steps": 4, "draws": 2, "selection": 2, "tv_weights": (0.0, 0.1), "chunk": 2},
 }
 LEARNS = InverseRecipe(width=8, blocks=0, epochs=12, batch_size=12, lr=2e-2)
@@ -24,6 +31,7 @@ LONG: dict[str, dict[str, object]] = {
     "affine": {},
     "decoder": vars(LEARNS),
     "gan": {"decoder": LEARNS, "epochs": 3, "batch_size": 12, "critic_width": 2, "critic_steps": 2},
+    "peel": {"levels": (Level(1e-3, 4, 10), Level(1e-5, 4, 20)), "descents": (Descent(40, 0.05, 1e-3),)},
     "optimise": {"steps": 40, "draws": 4, "prior": "gaussian", "lr": 0.1},
 }
 KINDS = ["still", "random"]
@@ -52,11 +60,19 @@ class Toy:
         self.kind, self.seen = kind, 0
         self.states: list[bytes] = []
         self.gradients: list[bool] = []
+        self.net.register_forward_pre_hook(lambda _, given: self._note(given[0]))
+
+    def _note(self, images: Tensor) -> None:
+        self.seen += len(images)
+        self.gradients.append(torch.is_grad_enabled() or images.requires_grad)
+
+    @property
+    def network(self) -> nn.Module:
+        """What an attacker with `weights` may open."""
+        return self.net
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        self.seen += len(images)
         self.states.append(generator.get_state().numpy().tobytes())
-        self.gradients.append(torch.is_grad_enabled() or images.requires_grad)
         features: Tensor = self.net(images)
         if self.kind == "still":
             return features

@@ -7,16 +7,37 @@ as it is in use: whatever its defence draws, it draws for the attacker too.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Access = Literal["queries", "weights"]
 Progress = Callable[[int, int], None]
 # Images [n, C, H, W] and a source of randomness, to what leaves the client: [n, *feature_shape].
 Client = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Sender:
+    """A client that an attacker with `weights` may open.
+
+    Attributes:
+        release: what leaves it, see `Client`.
+        network: images [n, C, H, W] to features [n, *feature_shape] before the defence draws anything, in
+            evaluation mode.
+        truth: the targets themselves [n, C, H, W], shown to an attack with `oracle_reset` alone, to repeat
+            what others reported with their help.
+    """
+
+    release: Client
+    network: nn.Module
+    truth: Tensor | None = None
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """See `Client`."""
+        return self.release(images, generator)
 
 
 @dataclass(frozen=True)
@@ -44,12 +65,14 @@ class Recovered:
             where nothing was selected by it.
         queries: forward evaluations of the client, in images, over the whole call.
         log: figures by step, each row with its `step`.
+        notes: what else the attack says of how it went, by name.
     """
 
     images: Tensor
     validation_error: float | None
     queries: int
     log: list[dict[str, float]]
+    notes: dict[str, str | float] = field(default_factory=dict)
 
 
 class Reconstruction(Protocol):

@@ -12,7 +12,7 @@ Shortcut = Literal["A", "B"]
 
 
 class Padded(nn.Module):
-    """Option A: every `stride`-th pixel, and zeros for the channels that are new. It has no weights."""
+    """Option A: every `stride`-th pixel, and zeros for new channels, half in front. It has no weights."""
 
     def __init__(self, new: int, stride: int) -> None:
         super().__init__()
@@ -20,7 +20,8 @@ class Padded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] to [n, c + new, h / stride, w / stride], sides rounded up."""
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new))
+        before = self.new // 2
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new - before))
 
 
 class Block(nn.Module):
