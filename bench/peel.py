@@ -124,7 +124,7 @@ def attack(
     """What a solver recovers, and its seconds."""
     with torch.no_grad():
         observed = client(truth)[:, None]
-    sender = Sender(lambda x, _: client(x), client)
+    sender = Sender(client, lambda features, _: features)
     peel = PEEL(solver=solver, **knobs)  # type: ignore[arg-type]
     found: list[Recovered] = []
 

@@ -121,10 +121,10 @@ def _client(
     if layer is None:
         party = Party.load(folder, device)
         client = place(folded(party.model.client, image_shape), device)
-        return Sender(lambda x, random: party.defense.release(client(x), random), client), [client]
+        return Sender(client, party.defense.release), [client]
     model = place(folded(checkpoint.load_classifier(folder), image_shape), device)
     front = split(model, layer, image_shape).client
-    return Sender(lambda x, _: front(x), front), [model]
+    return Sender(front, lambda features, _: features), [model]
 
 
 def _residual(client: Sender, images: Tensor, observed: Tensor) -> Tensor:

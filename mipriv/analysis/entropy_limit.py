@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from mipriv.analysis.entropy_bound import Covariance, check_noise, check_rows, members
@@ -223,7 +223,7 @@ def _student(terms: Tensor, level: float) -> float:
     Expansion", 1992, section 3.10; Johnson, JASA 1978). It is left out where it would lower the limit.
     """
     n = len(terms)
-    quantile = float(stats.t.ppf(level, n - 1))
+    quantile = float(special.stdtrit(n - 1, level))
     offsets = terms - terms.mean()
     spread = float(offsets.square().mean()) ** 1.5
     skewness = float(offsets.pow(3).mean()) / spread if spread else 0.0

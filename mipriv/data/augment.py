@@ -56,6 +56,8 @@ class Augment:
         Returns:
             [n, C, H, W], differentiable in `images`.
         """
+        if self.still:
+            return images
         u = draws.to(images)
         grid = F.affine_grid(self._affine(u, images), list(images.shape), align_corners=False)
         views = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -64,6 +66,12 @@ class Augment:
         contrast = (1 + self.jitter * (2 * u[:, 6] - 1)).view(-1, 1, 1, 1)
         offset = (self.jitter * (2 * u[:, 7] - 1)).view(-1, 1, 1, 1)
         return ((views - 0.5) * contrast + 0.5 + offset).clamp(0, 1)
+
+    @property
+    def still(self) -> bool:
+        """Whether every view is the image itself."""
+        same = self.area == self.ratio == (1.0, 1.0)
+        return same and not (self.flip or self.rotate or self.jitter)
 
     def _affine(self, u: Tensor, images: Tensor) -> Tensor:
         """[n, 2, 3] maps from output to input coordinates, both in [-1, 1]."""

@@ -1,7 +1,10 @@
 """DVC does not see Python imports: what a stage imports is held against what its ``deps`` name."""
 
 import ast
+import contextlib
 import functools
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -16,30 +19,78 @@ def named_by_dvc(address: str, root: Path) -> tuple[Path, ...]:
     """Project sources (files or folders, relative to `root`) among the deps of a stage, templates expanded by
     DVC.
 
-    Costs about 0.5 s, most of it the import of DVC. What dvc.lock remembers of earlier runs is not read: of
-    many stages that would cost a second more, and another DVC may be writing it.
+    DVC is asked once, about all stages: its import costs more than half a second. What it said is kept in its
+    own folder of temporary files, for as long as dvc.yaml and params.yaml stay as they are. What dvc.lock
+    remembers of earlier runs is not read: of many stages that would cost a second more, and another DVC may
+    be writing it.
 
     Raises:
         InputError: `root` is no DVC project or not the one that this code is in, or dvc.yaml has no such
             stage.
     """
-    from dvc.dvcfile import load_file
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
     if not Path(__file__).resolve().is_relative_to(root.resolve()):
         raise InputError(
             f"{root}: not the project that holds tasks/engine; stages run in the project's own folder"
         )
+    kept = _kept(root)
+    sources = _remembered(kept, address) if kept else None
+    if sources is None:
+        named = _ask(address, root)
+        sources = named[address]
+        if kept:
+            with contextlib.suppress(OSError):  # it is there to save time
+                part = kept.with_name(f"{kept.name}.{os.getpid()}")
+                part.write_text(json.dumps(named), encoding="utf-8")
+                part.replace(kept)
+    return tuple(Path(source) for source in sources)
+
+
+def _kept(root: Path) -> Path | None:
+    """Where DVC's answer is kept; None where it depends on further files, or there are none to name it by."""
+    try:
+        texts = [(root / name).read_bytes() for name in ("dvc.yaml", "params.yaml")]
+    except OSError:
+        return None
+    if b"vars:" in texts[0] or not (root / ".dvc" / "tmp").is_dir():
+        return None
+    digest = hashlib.sha256(b"\0".join(texts)).hexdigest()
+    return root / ".dvc" / "tmp" / f"sources-{digest[:32]}.json"
+
+
+def _remembered(kept: Path, address: str) -> list[str] | None:
+    """What is kept of a stage, if it is of use."""
+    try:
+        named = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    sources = named.get(address) if isinstance(named, dict) else None
+    return sources if isinstance(sources, list) else None
+
+
+def _ask(address: str, root: Path) -> dict[str, list[str]]:
+    """Sources of every stage, by address."""
+    from dvc.dvcfile import load_file
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    here = root.resolve()
     try:
         with Repo(str(root)) as repo:
             file = load_file(repo, os.path.relpath(root / "dvc.yaml"))
-            deps = file.LOADER(file, file.contents, {})[address].deps
-            paths = [Path(dep.fs_path) for dep in deps if dep.protocol == "local"]
+            stages = file.LOADER(file, file.contents, {})
+            deps = {name: stages[name].deps for name in {address, *stages}}
+            paths = {
+                name: [Path(dep.fs_path) for dep in own if dep.protocol == "local"]
+                for name, own in deps.items()
+            }
     except DvcException as error:
         raise InputError(f"dvc.yaml: {address}: {' '.join(str(error).split())}") from error
-    inside = (path.relative_to(root.resolve()) for path in paths if path.is_relative_to(root.resolve()))
-    return tuple(sorted({path for path in inside if path.parts[0] in PACKAGES}))
+    return {name: _sources(own, here) for name, own in paths.items()}
+
+
+def _sources(paths: Iterable[Path], here: Path) -> list[str]:
+    inside = {path.relative_to(here) for path in paths if path.is_relative_to(here)}
+    return [path.as_posix() for path in sorted(inside) if path.parts[0] in PACKAGES]
 
 
 def files(sources: Iterable[Path], root: Path) -> list[Path]:

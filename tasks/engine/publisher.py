@@ -261,6 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return True
 
     if given.follow:
+        os.nice(10)  # the stages beside it come first; it catches up while one of them waits
         watch(given.events, accepted)
     else:
         accepted(given.files or sorted(given.events.rglob("*.jsonl")))

@@ -1,7 +1,9 @@
 """What every split victim keeps, costs and may tell: accuracy, its client's bill, a bound on information."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +17,12 @@ from mipriv.analysis.entropy_bound import Covariance
 from mipriv.analysis.entropy_limit import Reference, UpperLimit, held_out
 from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
+from mipriv.device import place
 from mipriv.models import checkpoint
+from mipriv.models.fold import folded
 from mipriv.stats import Figure
 from mipriv.training import released
+from tasks.engine import runtime
 from tasks.evaluation.referee import CHUNK, Values, by_person
 from tasks.leakage import FACTOR, INFORMATION, MSE, NATURAL, Line
 from tasks.party import Party
@@ -131,32 +136,51 @@ def look(
     progress: Callable[[int, int], None],
 ) -> dict[str, Client]:
     """Every arm of every row, by name."""
-    work = [(row, arm) for row, own in victims.rows.items() for arm in own.arms]
     found = {}
-    for done, (row, arm) in enumerate(work, 1):
-        name, data, seeds = f"{row}/{arm}", victims.rows[row].data, victims.rows[row].seeds
-        folders = [folder / row / arm / f"seed-{seed}" for seed in seeds]
-        parties = [Party.load(path, device) for path in folders]
-        natural, limits = [], []
-        for party, seed in zip(parties, seeds, strict=True):
-            test = _features(party, sets[data].split("private/test")[0], device)
-            natural.append(_accuracy(party, test, sets[data], seed))
-            if party.defense.sigma > 0:
-                limits.append(_limit(party, test, sets[data], wanted, device))
-        law = sets[data].law
-        found[name] = Client(
-            name,
-            data,
-            folders,
-            seeds,
-            np.stack(natural),
-            limits,
-            int(np.prod(sets[data].image_shape)),
-            None if law is None else law.entropy,
-            {key: float(value) for key, value in _facts(folders[0])["client"].items()},
-        )
-        progress(done, len(work))
+    for done, (row, own) in enumerate(victims.rows.items(), 1):
+        data = sets[own.data]
+        law, dim = data.law, int(np.prod(data.image_shape))
+        cells_of = {arm: [folder / row / arm / f"seed-{seed}" for seed in own.seeds] for arm in own.arms}
+        # Not inside the threads: what traces a network on loading does so for the whole process.
+        parties = [
+            (_party(path, data, device), seed)
+            for folders in cells_of.values()
+            for path, seed in zip(folders, own.seeds, strict=True)
+        ]
+        measured = iter(runtime.side_by_side(partial(_measure, data, wanted, device), parties))
+        for arm, folders in cells_of.items():
+            natural, limits = zip(*itertools.islice(measured, len(folders)), strict=True)
+            name = f"{row}/{arm}"
+            found[name] = Client(
+                name,
+                own.data,
+                folders,
+                own.seeds,
+                np.stack(natural),
+                [limit for limit in limits if limit is not None],
+                dim,
+                None if law is None else law.entropy,
+                {key: float(value) for key, value in _facts(folders[0])["client"].items()},
+            )
+        progress(done, len(victims.rows))
     return found
+
+
+def _party(folder: Path, data: Dataset, device: torch.device) -> Party:
+    """A victim whose client has its normalisation folded: most of the time here is that of its features."""
+    party = Party.load(folder, device)
+    party.model.client = place(folded(party.model.client, data.image_shape), device)
+    return party
+
+
+def _measure(
+    data: Dataset, wanted: Settings, device: torch.device, victim: tuple[Party, int]
+) -> tuple[Values, UpperLimit | None]:
+    """Accuracy and, where there is noise, the limit on information of a victim and its seed."""
+    party, seed = victim
+    test = _features(party, data.split("private/test")[0], device)
+    limit = _limit(party, test, data, wanted, device) if party.defense.sigma > 0 else None
+    return _accuracy(party, test, data, seed), limit
 
 
 def _accuracy(party: Party, features: Tensor, data: Dataset, seed: int) -> Values:

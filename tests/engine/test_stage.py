@@ -137,6 +137,18 @@ def test_another_rows_source_is_no_source_of_this_one(project: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("left", ["", "{", "{}", "[]", '{"toy@plain": 3}'])
+def test_what_is_kept_of_dvc_is_no_source_of_errors(project: Path, start: Launch, left: str) -> None:
+    """It is asked again where that is of no use; a kept answer is one for the files as they are."""
+    assert direct(project, start, TOY="imports")[0] == 2
+    (kept,) = (project / ".dvc" / "tmp").glob("sources-*.json")
+    answer = kept.read_text()
+    kept.write_text(left)
+    code, said = direct(project, start, TOY="imports")
+    assert code == 2 and "mipriv/hidden.py, which its deps do not name" in said, said
+    assert kept.read_text() == answer
+
+
 @pytest.mark.parametrize("left", ["schema: '2.0'\nstages: 3\n", "schema: '2.0'\nstages:\n  toy@pl"])
 def test_a_lock_file_that_another_dvc_is_writing_is_nothing_to_a_stage(
     project: Path, start: Launch, left: str

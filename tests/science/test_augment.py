@@ -1,5 +1,7 @@
 """Random views against what they are defined to be."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -18,7 +20,18 @@ def images() -> Tensor:
 
 
 def test_the_plain_view_is_the_image(images: Tensor) -> None:
-    assert torch.allclose(Augment(flip=0.0)(images, draws(6)), images)
+    """Whether nothing is computed or next to nothing."""
+    assert torch.equal(Augment(flip=0.0)(images, draws(6)), images)
+    almost = Augment(flip=0.0, rotate=1e-9)(images, draws(6))
+    assert torch.allclose(almost, images) and almost is not images
+
+
+@pytest.mark.parametrize(
+    "knob",
+    [{"flip": 0.5}, {"area": (0.8, 1.0)}, {"ratio": (0.8, 1.2)}, {"rotate": 5.0}, {"jitter": 0.1}],
+)
+def test_every_knob_moves_pixels(images: Tensor, knob: dict[str, Any]) -> None:
+    assert not torch.allclose(Augment(**{"flip": 0.0, **knob})(images, draws(6)), images, atol=1e-3)
 
 
 def test_flip_is_a_mirror_image(images: Tensor) -> None:

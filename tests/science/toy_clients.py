@@ -72,8 +72,11 @@ class Toy:
         return self.net
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return self.release(self.net(images), generator)
+
+    def release(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """What is sent of features."""
         self.states.append(generator.get_state().numpy().tobytes())
-        features: Tensor = self.net(images)
         if self.kind == "still":
             return features
         masks = (torch.rand(features.shape, generator=generator) < 0.95).to(features)
@@ -130,8 +133,13 @@ class Linear:
         self.root = torch.randn(d, d, generator=random, dtype=torch.float64) / d**0.5
         self.map = torch.randn(features, d, generator=random, dtype=torch.float64) / d**0.5
 
+    def network(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.map.T
+
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        features = images.flatten(1) @ self.map.T
+        return self.release(self.network(images), generator)
+
+    def release(self, features: Tensor, generator: torch.Generator) -> Tensor:
         return features + self.sigma * torch.randn(
             features.shape, generator=generator, dtype=torch.float64
         ).to(features)

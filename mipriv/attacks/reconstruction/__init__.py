@@ -13,31 +13,37 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from mipriv.errors import InputError
+
 Access = Literal["queries", "weights"]
 Progress = Callable[[int, int], None]
 # Images [n, C, H, W] and a source of randomness, to what leaves the client: [n, *feature_shape].
 Client = Callable[[Tensor, torch.Generator], Tensor]
 
 
+# (features [n, *feature_shape], generator) -> what is sent of them, the defence at work.
+Release = Callable[[Tensor, torch.Generator], Tensor]
+
+
 @dataclass(frozen=True, eq=False)
 class Sender:
-    """A client that an attacker with `weights` may open.
+    """A client that an attacker with `weights` may open: release(network(images), generator).
 
     Attributes:
-        release: what leaves it, see `Client`.
         network: images [n, C, H, W] to features [n, *feature_shape] before the defence draws anything, in
             evaluation mode.
+        release: see `Release`.
         truth: the targets themselves [n, C, H, W], shown to an attack with `oracle_reset` alone, to repeat
             what others reported with their help.
     """
 
-    release: Client
     network: nn.Module
+    release: Release
     truth: Tensor | None = None
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """See `Client`."""
-        return self.release(images, generator)
+        return self.release(self.network(images), generator)
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,18 @@ class Reconstruction(Protocol):
             InputError: a client or images that the attack cannot use.
         """
         ...
+
+
+def opened(client: Client) -> Sender:
+    """A client in its two parts.
+
+    Raises:
+        InputError: it does not show them.
+    """
+    network, release = getattr(client, "network", None), getattr(client, "release", None)
+    if network is None or release is None:
+        raise InputError(f"client: {type(client).__name__} shows no network; allowed: a Sender")
+    return Sender(network, release, getattr(client, "truth", None))
 
 
 def offer(client: Client, access: Access) -> Client:

@@ -56,8 +56,8 @@ class Optimise:
     Of steps and learning rate the published are 60 times 50 and 0.8, with neither prior nor decay. Here the
     rate falls to zero by a half cosine, so that what the defence draws averages out.
 
-    A client that draws is called row by row, each with a generator of its own, keyed by what was observed:
-    otherwise a row would depend on its place among others.
+    A client that draws releases features row by row, each with a generator of its own, keyed by what was
+    observed: otherwise a row would depend on its place among others.
 
     Attributes:
         prior: `tv`, `gaussian` or `none`.
@@ -217,11 +217,7 @@ class _Search:
     def _gaps(self, images: Tensor, targets: Tensor, randoms: list[torch.Generator]) -> Tensor:
         """Squared error a feature, the mean over features and draws: one a row."""
         if self._channel.random:
-            times = self._knobs.draws
-            pairs = zip(images, randoms, strict=True)
-            sent = torch.stack(
-                [self._asked.once(row.expand(times, *row.shape), random) for row, random in pairs]
-            )
+            sent = self._asked.times(images, randoms, self._knobs.draws)
         else:
             sent = self._asked.once(images)[:, None]
         if not sent.requires_grad:

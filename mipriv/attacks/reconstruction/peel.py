@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mipriv import draws
-from mipriv.attacks.reconstruction import Access, Client, Knowledge, Progress, Recovered
+from mipriv.attacks.reconstruction import Access, Client, Knowledge, Progress, Recovered, opened
 from mipriv.attacks.search import blockwise
 from mipriv.attacks.search.blockwise import Penalty
 from mipriv.attacks.search.latents import at_least_one
@@ -134,14 +134,12 @@ class PEEL:
         Raises:
             InputError: a client whose network is not shown, or normalises by its batch or drops features.
         """
-        network, truth = getattr(client, "network", None), getattr(client, "truth", None)
-        if network is None:
-            raise InputError(f"client: {type(client).__name__} shows no network; allowed: a Sender")
-        deterministic(network, "client")
+        sender = opened(client)
+        deterministic(sender.network, "client")
         asked = Releases(client, known, observed, seed)
         held = known.validation[: self.selection].to(asked.targets)
-        run = _Run(self, network, asked, known, held, seed, progress)
-        candidates, notes = run.penalty(truth) if self.solver == "penalty" else run.search()
+        run = _Run(self, sender.network, asked, known, held, seed, progress)
+        candidates, notes = run.penalty(sender.truth) if self.solver == "penalty" else run.search()
         log, best = [], -1
         for place, (_, images) in enumerate(candidates):
             error = (images[: len(held)] - held).square().mean().item()

@@ -1,10 +1,12 @@
 """A split network's client as an attacker asks it: with fresh randomness every time, and counted."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from mipriv import draws
-from mipriv.attacks.reconstruction import Client, Knowledge
+from mipriv.attacks.reconstruction import Client, Knowledge, opened
 from mipriv.errors import InputError
 
 CHUNK = 256  # images in memory together, where nothing else says how many
@@ -49,7 +51,25 @@ class Releases:
             InputError: the client sends other features than those observed.
         """
         self.queries += len(images)
-        sent = self._client(images.to(self.targets), random or self._random)
+        return self._checked(self._client(images.to(self.targets), random or self._random))
+
+    def times(self, images: Tensor, randoms: Sequence[torch.Generator], draws: int) -> Tensor:
+        """Releases [n, draws, *feature_shape] of images [n, C, H, W], each with a generator of its own.
+
+        The network sees an image once, however often its features are released.
+
+        Raises:
+            InputError: the client shows no network, or sends other features than those observed.
+        """
+        sender = opened(self._client)
+        self.queries += len(images)
+        features = sender.network(images.to(self.targets))
+        rows = zip(features, randoms, strict=True)
+        return torch.stack(
+            [self._checked(sender.release(row.expand(draws, *row.shape), random)) for row, random in rows]
+        )
+
+    def _checked(self, sent: Tensor) -> Tensor:
         if sent.shape[1:] != self.targets.shape[1:]:
             found, allowed = list(sent.shape[1:]), list(self.targets.shape[1:])
             raise InputError(f"client: sends {found}; allowed: {allowed}, as observed")

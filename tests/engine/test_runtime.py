@@ -1,0 +1,69 @@
+"""What a process settles before its work: lean optimisers, many small pieces at once."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tasks.engine import runtime
+
+TRAINING = """
+import json, sys
+import tasks, torch
+from tasks.engine import runtime
+if sys.argv[1] == "settled":
+    runtime.settle(1)
+    runtime.settle(1)
+torch.manual_seed(0)
+layer = torch.nn.Linear(5, 3)
+kinds = [(torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.1}), (torch.optim.SGD, {"momentum": 0.9})]
+for kind, knobs in kinds:
+    optimizer = kind(layer.parameters(), 0.01, **knobs)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9)
+    for _ in range(4):
+        optimizer.zero_grad()
+        layer(torch.ones(2, 5)).square().sum().backward()
+        optimizer.step()
+        falling.step()
+assert layer.weight.grad_fn is None
+print(json.dumps({"weights": layer.weight.tolist(), "compiler": "torch._dynamo" in sys.modules}))
+"""
+
+
+def trained(how: str) -> dict[str, object]:
+    root = Path(runtime.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING, how], cwd=root, capture_output=True, text=True, check=True
+    )
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_optimisers_do_the_same_without_the_compiler() -> None:
+    plain, settled = trained("plain"), trained("settled")
+    assert settled["weights"] == plain["weights"]
+    assert plain["compiler"], "torch no longer imports it: settle need not spare it"
+    assert not settled["compiler"]
+
+
+def test_pieces_are_worked_on_side_by_side_with_a_thread_each() -> None:
+    before, both = torch.get_num_threads(), threading.Barrier(2, timeout=60)
+
+    def work(item: int) -> tuple[int, int]:
+        both.wait()  # passes only where two are at work
+        time.sleep(0.02 * (item % 2))
+        return item, torch.get_num_threads()
+
+    torch.set_num_threads(2)
+    try:
+        assert runtime.side_by_side(work, range(6)) == [(item, 1) for item in range(6)]
+        with pytest.raises(ZeroDivisionError):
+            runtime.side_by_side(lambda item: 1 / item, [1, 0])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
