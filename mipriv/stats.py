@@ -51,7 +51,7 @@ def proportion(successes: int, trials: int) -> Figure:
             f"proportion: {successes} of {trials}; allowed: 0 <= successes <= trials, trials > 0"
         )
     tail = (1 - LEVEL) / 2
-    # Quantiles of beta distributions, without scipy.stats: its import takes longer than most stages' statistics.
+    # Quantiles of beta distributions; scipy.stats takes longer to import than most statistics here take.
     low = special.betaincinv(successes, trials - successes + 1, tail) if successes else 0.0
     high = special.betainccinv(successes + 1, trials - successes, tail) if successes < trials else 1.0
     return Figure(successes / trials, float(low), float(high), trials, 1, "clopper-pearson")

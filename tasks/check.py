@@ -18,7 +18,7 @@ from tasks.checks.parameters import Parameters
 from tasks.engine import params
 from tasks.prepare import FACES
 
-ELSEWHERE = ("cost", "report_split")  # no parameters of the page of model inversion
+ELSEWHERE = ("cost", "report_split", "prototypes", "design")  # no parameters of the page of model inversion
 
 
 def check(values: Mapping[str, Any]) -> None:

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 
+from mipriv import plugin
 from mipriv.data.dataset import Dataset
-from mipriv.device import resolve
+from mipriv.device import place, resolve
+from mipriv.models.embedders import Embedding
 from tasks import reconstruct, split
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
+from tasks.evaluation.referee import EmbeddingReferee
 from tasks.leakage import FILE, Line
 from tasks.splits import certificates, clients, gains, recovered
 from tasks.tables import write_csv
@@ -20,13 +24,15 @@ class EvaluateSplit(Block):
     """How the bound is computed, and what counts as the plain alternative.
 
     `cells` a class, fitted on training images; `covariance` of a cell; `level` of the one-sided limit;
-    `noise`, a row of `split` for each network whose arms are plain noise of several strengths.
+    `noise`, a row of `split` for each network whose arms are plain noise of several strengths; `embeddings`,
+    who names people on recovered images: an embedder for each row of `prepare` that shows faces.
     """
 
     cells: Annotated[int, Field(gt=0)]
     covariance: Literal["isotropic", "diagonal"]
     level: Annotated[float, Field(gt=0.5, lt=1)]
     noise: list[str]
+    embeddings: dict[str, str]
 
 
 def run(stage: Stage[EvaluateSplit]) -> None:
@@ -38,11 +44,12 @@ def run(stage: Stage[EvaluateSplit]) -> None:
         seen = clients.look(
             stage.path("victims"), victims, sets, stage.params, device, progress.part("victims")
         )
+        judges = _judges(stage.params.embeddings, sets, device)
         found = recovered.look(
-            stage.path("reconstructions"), attacks, victims, sets, progress.part("attacks")
+            stage.path("reconstructions"), attacks, victims, sets, judges, progress.part("attacks")
         )
     lines = [line for client in seen.values() for line in client.lines()]
-    lines += recovered.floors(sets, attacks)
+    lines += recovered.floors(sets, attacks, judges)
     lines += [line for row in found.values() for line in row.lines()]
     lines += gains.lines(victims, attacks, seen, found, stage.params.noise)
     lines += certificates.lines(seen, found, sets)
@@ -52,6 +59,18 @@ def run(stage: Stage[EvaluateSplit]) -> None:
 def _datasets(folder: Path, victims: split.Splits, attacks: reconstruct.Reconstruct) -> Mapping[str, Dataset]:
     names = [row.data for row in victims.rows.values()] + [row.data for row in attacks.rows.values()]
     return {name: Dataset.open(folder / name) for name in dict.fromkeys(names)}
+
+
+def _judges(
+    embeddings: Mapping[str, str], sets: Mapping[str, Dataset], device: torch.device
+) -> dict[str, EmbeddingReferee]:
+    """Those of the datasets that are attacked."""
+    found = {}
+    for name, embedder in embeddings.items():
+        if name in sets:
+            made: Embedding = plugin.load("embedder", embedder)
+            found[name] = EmbeddingReferee(embedder, place(made.build(), device), sets[name])
+    return found
 
 
 def _leave(stage: Stage[EvaluateSplit], lines: list[Line]) -> None:

@@ -19,10 +19,11 @@ HELD = 0.1  # share of an attacker's images that it selects by, where no split i
 
 @dataclass(frozen=True)
 class Targets:
-    """Images [n, C, H, W] that are to be recovered, and who is on each [n]."""
+    """Images [n, C, H, W] that are to be recovered, who is on each [n], and their places in the split [n]."""
 
     images: Tensor
     labels: Tensor
+    places: Tensor
 
 
 def targets_of(data: Dataset, most: int | None = None) -> Targets:
@@ -34,7 +35,7 @@ def targets_of(data: Dataset, most: int | None = None) -> Targets:
         places = torch.cat([torch.arange(int(n)) for n in torch.bincount(labels[chosen]) if n])
         own = labels[chosen].argsort(stable=True)
         chosen = chosen[own[places.argsort(stable=True)[:most]]].sort().values
-    return Targets(images[chosen], labels[chosen])
+    return Targets(images[chosen], labels[chosen], chosen)
 
 
 def known_by(data: Dataset, setting: Setting) -> tuple[Tensor, Tensor]:

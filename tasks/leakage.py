@@ -18,7 +18,8 @@ AGREEMENT = "agreement on public images"
 REFUSED = "accepted but refused by the embedding"
 KID, FRECHET = "kid", "frechet"
 MSE, PSNR, SSIM = "mse", "psnr", "ssim"
-RESIDUAL = "relative feature residual"
+RESIDUAL, PASSES = "relative feature residual", "passes an image"
+IDENTITY = "named by the embedding"
 INFORMATION, FACTOR = "information, nats", "information factor"
 QUERIES, STUDY = "queries an identity", "queries of the study"
 # The file has six decimals: an end of an interval this near to zero is zero.
@@ -32,7 +33,7 @@ class Line:
     Attributes:
         subject: a row of `invert`, of `finetune`, of `prior` or of `judge`, or the name of a floor.
         kind: `victim`, `attack`, `floor`, `ceiling`, `difference`, `judge`, `embedding`, `cost`, `fidelity`
-            or `matched`; of split victims also `reconstruction` and its floor,
+            or `matched`; of split victims also `reconstruction`, its floor and ceiling,
             `client`, `gain`, `bound` and `certificate`.
         figure: what was measured.
         judge: who judged it; empty where nobody did.

@@ -30,7 +30,6 @@ from tasks.party import Party
 
 RECOVERED = "recovered.safetensors"
 FACTS = "attack.json"
-WHOLE = "whole"  # the only arm of a victim that is not split
 CHUNK = 256
 
 
@@ -38,9 +37,10 @@ class Row(Block):
     """An attack on a victim's features.
 
     `attack`, a plug-in whose knobs stand under `attacks`, and the `knobs` that this row has otherwise; `of`,
-    the stage that trained the `victim`, a row there, on `data`, a row of `prepare`; `layer`, where a
+    the stage that trained the `victim`, a row there, on `data`, a row of `prepare`; `layers`, after which a
     whole victim is cut; `arms` of a split victim (null: all) and training `seeds` that are attacked;
-    `knowledge`, whose images the attacker has; `repeats`, how often each target sends its features.
+    `knowledge`, whose images the attacker has; `repeats`, how often each target sends its features;
+    `targets`, if fewer than of other rows.
     """
 
     attack: str
@@ -48,11 +48,12 @@ class Row(Block):
     of: Literal["split", "finetune"]
     victim: str
     data: str
-    layer: str | None = None
+    layers: list[str] | None = None
     arms: list[str] | None = None
     seeds: list[int]
     knowledge: Setting
     repeats: Annotated[int, Field(gt=0)] = 1
+    targets: Annotated[int, Field(gt=1)] | None = None
 
 
 class Reconstruct(Block):
@@ -66,6 +67,10 @@ class Reconstruct(Block):
     def knobs(self, row: Row) -> dict[str, Any]:
         """Knobs of a row's attack."""
         return {**self.attacks[row.attack], **row.knobs}
+
+    def most(self, row: Row) -> int | None:
+        """Targets of a row, at most; None: all."""
+        return min((n for n in (row.targets, self.targets) if n is not None), default=None)
 
 
 def attack(
@@ -158,26 +163,28 @@ def run(stage: Stage[Reconstruct]) -> None:
     shared = {
         "attack": row.attack,
         "knobs": wanted.knobs(row),
-        "layer": row.layer,
         "knowledge": row.knowledge,
         "repeats": row.repeats,
-        "targets": wanted.targets,
+        "targets": wanted.most(row),
         "seed": wanted.seed,
         "device": str(resolve(stage.cost.device)),
     }
     work = []
     for arm in _arms(row, stage.path("victim")):
-        folder = stage.path("victim") if arm == WHOLE else stage.path("victim") / arm
+        whole = row.of == "finetune"
+        folder = stage.path("victim") if whole else stage.path("victim") / arm
         for seed in row.seeds:
             inputs = {"data": stage.path("data"), "victim": folder / f"seed-{seed}"}
-            work.append(Cell(f"{arm}/seed-{seed}", "tasks.reconstruct:attack", shared, inputs))
+            own = {**shared, "layer": arm if whole else None}
+            work.append(Cell(f"{arm}/seed-{seed}", "tasks.reconstruct:attack", own, inputs))
     stage.cells(work)
 
 
 def _arms(row: Row, victim: Path) -> list[str]:
-    """Arms of its victim that a row attacks: those of its block, or all that `split` left."""
-    if row.of == "finetune":
-        return [WHOLE]
+    """Arms of its victim that a row attacks: those of its block, or all that `split` left; a whole one's
+    layers."""
+    if row.layers is not None:
+        return row.layers
     return row.arms or sorted(folder.name for folder in victim.iterdir() if folder.is_dir())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mipriv.plugin import one_of
 from tasks import (
+    design,
     evaluate,
     evaluate_split,
     finetune,
@@ -14,6 +15,7 @@ from tasks import (
     judge,
     pretrain,
     prior,
+    prototypes,
     reconstruct,
     report_split,
     split,
@@ -41,6 +43,8 @@ class Parameters:
             "split": split.Splits,
             "reconstruct": reconstruct.Reconstruct,
             "evaluate_split": evaluate_split.EvaluateSplit,
+            "prototypes": prototypes.Prototypes,
+            "design": design.Design,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "cost": params.Cost,
@@ -62,6 +66,8 @@ class Parameters:
         self.evaluate_split = params.validate(
             evaluate_split.EvaluateSplit, values["evaluate_split"], "evaluate_split"
         )
+        self.prototypes = params.validate(prototypes.Prototypes, values["prototypes"], "prototypes")
+        self.design = params.validate(design.Design, values["design"], "design")
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.cost = params.validate(params.Cost, values["cost"], "cost")

@@ -4,13 +4,14 @@ import typing
 
 import torch
 
+from mipriv import plugin
 from mipriv.attacks.reconstruction import Access
 from mipriv.errors import InputError
-from mipriv.models import split_classifier
+from mipriv.models import classifiers, split_classifier
 from mipriv.models.split import split
 from mipriv.models.split_classifier import SplitClassifier
 from mipriv.plugin import one_of
-from tasks import reconstruct
+from tasks import design, prototypes, reconstruct
 from tasks.checks.inversion import victim
 from tasks.checks.parameters import Parameters
 from tasks.checks.refusals import at, distinct, known
@@ -36,6 +37,13 @@ def check(wanted: Parameters) -> None:
         )
     for name, attacked in wanted.reconstruct.rows.items():
         _attack(wanted, f"reconstruct.rows.{name}", attacked)
+    for name, compared in wanted.prototypes.rows.items():
+        _prototypes(wanted, f"prototypes.rows.{name}", compared)
+    for name, studied in wanted.design.rows.items():
+        _design(wanted, f"design.rows.{name}", studied)
+    for name, embedder in wanted.evaluate_split.embeddings.items():
+        known(f"evaluate_split.embeddings.{name}", name, wanted.prepare.rows)
+        known(f"evaluate_split.embeddings.{name}", embedder, plugin.names("embedder"))
     for name in wanted.evaluate_split.noise:
         known("evaluate_split.noise", name, wanted.split.rows)
         if wanted.split.rows[name].defense != "noise":
@@ -87,9 +95,9 @@ def _of_split(wanted: Parameters, where: str, row: reconstruct.Row) -> None:
         known(f"{where}.seeds", seed, attacked.seeds)
     for arm in row.arms or []:
         known(f"{where}.arms", arm, attacked.arms)
-    if row.layer is not None:
+    if row.layers is not None:
         raise InputError(
-            f"{params.FILE}: {where}.layer: {row.layer!r}; allowed: null, a split victim is cut already"
+            f"{params.FILE}: {where}.layers: {row.layers}; allowed: null, a split victim is cut already"
         )
 
 
@@ -100,6 +108,36 @@ def _of_whole(wanted: Parameters, where: str, row: reconstruct.Row) -> None:
         known(f"{where}.seeds", seed, wanted.finetune.rows[row.victim].seeds)
     if row.arms is not None:
         raise InputError(f"{params.FILE}: {where}.arms: {row.arms}; allowed: null, a whole victim has none")
-    if row.layer is None:
-        raise InputError(f"{params.FILE}: {where}.layer: null; allowed: a module of the victim")
-    at(f"{where}.layer", split, victim(wanted, row.victim), row.layer, wanted.image_shape(FACES))
+    if not row.layers or len(set(row.layers)) < len(row.layers):
+        raise InputError(
+            f"{params.FILE}: {where}.layers: {row.layers}; allowed: modules of the victim, each once"
+        )
+    model, shape = victim(wanted, row.victim), wanted.image_shape(FACES)
+    for layer in row.layers:
+        at(f"{where}.layers", split, model, layer, shape)
+
+
+def _prototypes(wanted: Parameters, where: str, row: prototypes.Row) -> None:
+    whole = [name for name, own in wanted.reconstruct.rows.items() if own.of == "finetune"]
+    known(f"{where}.reconstruction", row.reconstruction, whole)
+    attacked = wanted.reconstruct.rows[row.reconstruction]
+    same = [name for name, own in wanted.invert.rows.items() if own.victim == attacked.victim]
+    for name in row.inversions:
+        known(f"{where}.inversions", name, same)
+        known(f"{where}.inversions, seed of {name}", attacked.seeds[0], wanted.invert.rows[name].seeds)
+    if wanted.invert.identities is not None:
+        said = "null: every person on a target needs one"
+        raise InputError(f"{params.FILE}: invert.identities: {wanted.invert.identities}; allowed: {said}")
+
+
+def _design(wanted: Parameters, where: str, row: design.Row) -> None:
+    known(f"{where}.data", row.data, wanted.prepare.rows)
+    known(f"{where}.recipe", row.recipe, wanted.split.recipes)
+    plugin_knobs("reconstruction", "peel", row.peel, f"{where}.peel")
+    shape, people = wanted.image_shape(row.data), wanted.people(row.data)
+    for name, variant in row.variants.items():
+        knobs = {**row.knobs, **variant.knobs}
+        architecture = plugin_knobs("classifier", row.arch, knobs, f"{where}.variants.{name}")
+        model = at(f"{where}.variants.{name}", classifiers.build, architecture, people, shape, 0)
+        for cut in row.cuts:
+            at(f"{where}.cuts", split, model, cut, shape)

@@ -1,9 +1,23 @@
 """Split inference as people read it: a line an arm, and what CEM and its bound come to in words."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mipriv.stats import Figure
-from tasks.leakage import FACTOR, INFORMATION, MSE, NATURAL, PSNR, SSIM, Table, percent, sign
+from tasks.leakage import (
+    FACTOR,
+    IDENTITY,
+    INFORMATION,
+    MSE,
+    NATURAL,
+    PASSES,
+    PSNR,
+    RESIDUAL,
+    SSIM,
+    Table,
+    percent,
+    sign,
+)
 from tasks.reconstruct import Reconstruct
 from tasks.split import Splits
 from tasks.splits.certificates import BEST, GEOMETRIC, LEAST, POPULATION
@@ -19,13 +33,22 @@ VACUOUS = (
 
 @dataclass(frozen=True)
 class Attacked:
-    """An attack on an arm, spelt: errors, and what its arm gains over the plain one and over plain noise."""
+    """An attack on an arm, spelt: errors, and what its arm gains over the plain one and over plain noise.
+
+    Attributes:
+        residual: of the features, relative; small beside a large error, the image is not unique.
+        named: share of images that the embedding takes for the right person; empty where none is asked.
+        how: the solver, and passes over the network an image; empty where the attack does not say.
+    """
 
     name: str
     knowledge: str
     mse: str
     psnr: str
     ssim: str
+    residual: str
+    named: str
+    how: str
     gain: str
     noise: str
 
@@ -48,21 +71,33 @@ class Arm:
     attacked: tuple[Attacked, ...]
 
 
-def arms(table: Table, victims: Splits, attacks: Reconstruct) -> list[Arm]:
-    """Every arm of every row of `split`."""
-    return [_arm(table, victims, attacks, row, arm) for row, own in victims.rows.items() for arm in own.arms]
+def arms(table: Table, victims: Splits, attacks: Reconstruct, solvers: Mapping[str, str]) -> list[Arm]:
+    """Every arm of every row of `split`.
 
-
-def whole(table: Table, attacks: Reconstruct) -> list[tuple[str, Attacked]]:
-    """Attacks on victims that are not split: victim and layer, and what was recovered there."""
+    Args:
+        solvers: of attacks that say which they used, by row and arm.
+    """
     return [
-        (f"{row.victim} at {row.layer}", _attacked(table, attacks, name, "whole"))
-        for name, row in attacks.rows.items()
-        if row.of == "finetune"
+        _arm(table, victims, attacks, row, arm, solvers)
+        for row, own in victims.rows.items()
+        for arm in own.arms
     ]
 
 
-def _arm(table: Table, victims: Splits, attacks: Reconstruct, row: str, arm: str) -> Arm:
+def whole(table: Table, attacks: Reconstruct, solvers: Mapping[str, str]) -> dict[str, list[Attacked]]:
+    """Attacks on victims that are not split, by victim and layer."""
+    found: dict[str, list[Attacked]] = {}
+    for name, row in attacks.rows.items():
+        for layer in row.layers or []:
+            found.setdefault(f"{row.victim} at {layer}", []).append(
+                _attacked(table, attacks, name, layer, solvers)
+            )
+    return found
+
+
+def _arm(
+    table: Table, victims: Splits, attacks: Reconstruct, row: str, arm: str, solvers: Mapping[str, str]
+) -> Arm:
     own, name = victims.rows[row], f"{row}/{arm}"
     parameters, macs, sent = (
         table.value(name, "client", figure, "", own.data).point for figure in ("parameters", "macs", "bytes")
@@ -84,14 +119,16 @@ def _arm(table: Table, victims: Splits, attacks: Reconstruct, row: str, arm: str
         bound="" if bound is None else spelt(bound.low),
         best="" if best is None else error(best),
         attacked=tuple(
-            _attacked(table, attacks, attack, arm)
+            _attacked(table, attacks, attack, arm, solvers)
             for attack, wanted in attacks.rows.items()
             if wanted.of == "split" and wanted.victim == row and (wanted.arms is None or arm in wanted.arms)
         ),
     )
 
 
-def _attacked(table: Table, attacks: Reconstruct, attack: str, arm: str) -> Attacked:
+def _attacked(
+    table: Table, attacks: Reconstruct, attack: str, arm: str, solvers: Mapping[str, str]
+) -> Attacked:
     name, wanted = f"{attack}/{arm}", attacks.rows[attack]
     against = f"{wanted.victim}/{arm}"
     median, tenth = (
@@ -99,12 +136,19 @@ def _attacked(table: Table, attacks: Reconstruct, attack: str, arm: str) -> Atta
         for which in ("median", "10th percentile")
     )
     ssim = table.value(name, "reconstruction", SSIM, "", against)
+    residual = table.value(name, "reconstruction", f"{RESIDUAL}, median", "", against)
+    named = find(table, name, "reconstruction", IDENTITY)
+    passes = find(table, name, "cost", PASSES)
+    how = [solvers.get(name, ""), "" if passes is None else f"{passes.point:,.0f} passes"]
     return Attacked(
         name=attack,
         knowledge=wanted.knowledge,
         mse=error(table.value(name, "reconstruction", MSE, "", against)),
         psnr=f"{median:.1f}, {tenth:.1f}",
         ssim=f"{ssim.point:.2f} [{ssim.low:.2f}, {ssim.high:.2f}]",
+        residual=f"{residual.point:.2g}",
+        named="" if named is None else percent(named),
+        how=", ".join(part for part in how if part),
         gain=relative(find(table, name, "gain", MSE, f"{attack}/plain")),
         noise=relative(find(table, name, "gain", MSE, NOISE)),
     )
@@ -149,6 +193,15 @@ def floors(table: Table) -> list[tuple[str, str, str]]:
     ]
 
 
+def named(table: Table) -> list[tuple[str, str, str]]:
+    """Whom the embedding names without a feature, and on the targets themselves: name, where, share."""
+    return [
+        (line.subject, line.against, percent(line.value))
+        for line in table.lines
+        if line.kind in ("reconstruction floor", "reconstruction ceiling") and line.figure == IDENTITY
+    ]
+
+
 def certificates(table: Table) -> list[dict[str, str]]:
     """Affine clients on images of a known law: the bound, what is possible, what was reached."""
     found = []
@@ -180,10 +233,11 @@ def said(table: Table) -> list[str]:
     for line in table.lines:
         if (line.kind, line.against) == ("gain", HOSTS):
             value = line.value
-            ends = f"from {100 * value.low:+.0f}% to {100 * value.high:+.0f}%"
+            over = "only host, 95% interval from" if value.n == 1 else f"mean over {value.n} hosts, from"
             sentences.append(
                 f"{line.subject}: with CEM the error of what is recovered changes by "
-                f"{100 * value.point:+.0f}% on the mean over {value.n} hosts, {ends}."
+                f"{100 * value.point:+.0f}% on the {over} {100 * value.low:+.0f}% to "
+                f"{100 * value.high:+.0f}%."
             )
     against = [line for line in table.lines if (line.kind, line.against) == ("gain", NOISE)]
     for verdict, rows in (

@@ -41,9 +41,10 @@ def lines(
             relative.setdefault((one.row.attack, place(victims, one.row)), []).append(gain)
     for (attack, where), gains in relative.items():
         points = [gain.point for gain in gains]
-        value = Figure(
-            float(np.mean(points)), min(points), max(points), len(points), gains[0].seeds, "range over hosts"
-        )
+        low, high, method = min(points), max(points), "range over hosts"
+        if len(gains) == 1:
+            low, high, method = gains[0].low, gains[0].high, gains[0].method
+        value = Figure(float(np.mean(points)), low, high, len(points), gains[0].seeds, method)
         told.append(Line(f"{attack}, {where}", "gain", MSE, "", HOSTS, value))
     return told + list(_against_noise(victims, attacks, seen, found, noise))
 
@@ -101,5 +102,10 @@ def _against_noise(
 
 
 def _alike(attacks: reconstruct.Reconstruct, one: reconstruct.Row, two: reconstruct.Row) -> bool:
-    same = (one.attack, one.repeats, one.seeds) == (two.attack, two.repeats, two.seeds)
+    same = (one.attack, one.repeats, one.seeds, one.targets) == (
+        two.attack,
+        two.repeats,
+        two.seeds,
+        two.targets,
+    )
     return same and attacks.knobs(one) == attacks.knobs(two)

@@ -1,7 +1,7 @@
 """What every row of `reconstruct` recovered: errors by person, floors beside them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,14 @@ from mipriv.errors import InputError
 from mipriv.metrics.reconstruction import mse, psnr, ssim
 from mipriv.stats import Figure
 from tasks import reconstruct
-from tasks.evaluation.referee import Values, by_person
+from tasks.evaluation.referee import EmbeddingReferee, Values, by_person
 from tasks.knowledge import Setting, Targets, known_by, targets_of
-from tasks.leakage import MSE, PSNR, QUERIES, RESIDUAL, SSIM, Line
+from tasks.leakage import IDENTITY, MSE, PASSES, PSNR, QUERIES, RESIDUAL, SSIM, Line
 from tasks.split import Splits
 
 MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {MSE: mse, PSNR: psnr, SSIM: ssim}
 TENTH, MEDIAN = 0.1, 0.5
+Judges = Mapping[str, EmbeddingReferee]  # who names people on images of some datasets
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,13 @@ class Recovered:
         errors = [fact["validation_error"] for fact in self.facts]
         return float(np.mean([np.inf if error is None else error for error in errors]))
 
-    @property
-    def how(self) -> str:
-        """What the attack says of how it went: which solver, whether it was shown the truth."""
-        notes = {f"{key} {value}" for fact in self.facts for key, value in fact["notes"].items()}
-        return ", ".join(sorted(notes))
-
     @cached_property
     def people(self) -> dict[str, Values]:
         """Means [S, I] over each person's images."""
         return {name: people(values, self.labels) for name, values in self.images.items()}
 
     def lines(self) -> list[Line]:
-        """Means by person; median and tenth percentile of PSNR over images; queries."""
+        """Means by person; median and tenth percentile of PSNR and the median residual over images; cost."""
         found = [
             Line(self.name, "reconstruction", name, "", self.victim, stats.mean(values))
             for name, values in self.people.items()
@@ -83,8 +78,21 @@ class Recovered:
             value = stats.quantile(self.images[figure], share, groups=self.labels.numpy())
             found.append(Line(self.name, "reconstruction", f"{figure}, {name}", "", self.victim, value))
         asked = float(np.mean([fact["queries"] for fact in self.facts]))
-        counted = Figure(asked, asked, asked, len(self.labels), len(self.facts), "counted")
-        return [*found, Line(self.name, "cost", QUERIES, "", self.victim, counted)]
+        found.append(self._counted(QUERIES, asked))
+        passes = [fact["notes"]["passes"] for fact in self.facts if "passes" in fact["notes"]]
+        if passes:
+            found.append(self._counted(PASSES, float(np.mean(passes))))
+        return found
+
+    def _counted(self, name: str, value: float) -> Line:
+        exact = Figure(value, value, value, len(self.labels), len(self.facts), "counted")
+        return Line(self.name, "cost", name, "", self.victim, exact)
+
+
+def spelt(notes: Mapping[str, str | float]) -> str:
+    """What an attack says of how it went: which solver, whether it was shown the truth, what it undid."""
+    said = [value if key == "solver" else f"{key} {value}" for key, value in notes.items() if key != "passes"]
+    return ", ".join(str(part).replace("_", " ") for part in said)
 
 
 def people(values: Values, labels: Tensor) -> Values:
@@ -94,9 +102,9 @@ def people(values: Values, labels: Tensor) -> Values:
 
 
 def arms(row: reconstruct.Row, victims: Splits) -> list[str]:
-    """Arms of its victim that a row attacks."""
-    if row.of == "finetune":
-        return [reconstruct.WHOLE]
+    """Arms of its victim that a row attacks; of a whole one, the layers that it is cut after."""
+    if row.layers is not None:
+        return row.layers
     return list(victims.rows[row.victim].arms) if row.arms is None else row.arms
 
 
@@ -105,17 +113,18 @@ def look(
     attacks: reconstruct.Reconstruct,
     victims: Splits,
     sets: Mapping[str, Dataset],
+    judges: Judges,
     progress: Callable[[int, int], None],
 ) -> dict[str, Recovered]:
     """Every arm of every row, by name."""
     found = {}
     for done, (name, row) in enumerate(attacks.rows.items(), 1):
-        own = targets_of(sets[row.data], attacks.targets)
+        own = targets_of(sets[row.data], attacks.most(row))
         for arm in arms(row, victims):
             cells = [folder / name / arm / f"seed-{seed}" for seed in row.seeds]
             left = [load_file(cell / reconstruct.RECOVERED) for cell in cells]
-            seen = [_measured(one["images"], own) for one in left]
-            images = {key: np.stack([one[key] for one in seen]) for key in MEASURES}
+            seen = [_measured(one["images"], own, judges.get(row.data)) for one in left]
+            images = {key: np.stack([one[key] for one in seen]) for key in seen[0]}
             images[RESIDUAL] = np.stack([one["residual"].double().numpy() for one in left])
             facts = [json.loads((cell / reconstruct.FACTS).read_text(encoding="utf-8")) for cell in cells]
             found[f"{name}/{arm}"] = Recovered(f"{name}/{arm}", row, arm, images, own.labels, facts)
@@ -124,28 +133,45 @@ def look(
     return found
 
 
-def floors(sets: Mapping[str, Dataset], attacks: reconstruct.Reconstruct) -> list[Line]:
-    """What needs no feature: the mean of an attacker's images, and one of them drawn for each target."""
-    lines = []
-    for data, setting in dict.fromkeys((row.data, row.knowledge) for row in attacks.rows.values()):
-        own = targets_of(sets[data], attacks.targets)
-        for name, images in _featureless(sets[data], setting, len(own.images)).items():
-            for key, values in _measured(images, own).items():
+def floors(sets: Mapping[str, Dataset], attacks: reconstruct.Reconstruct, judges: Judges) -> Iterator[Line]:
+    """What needs no feature: grey, the mean of an attacker's images, one of them drawn for each target; and,
+    where a judge names people, what it makes of the targets themselves."""
+    settings = {place(attacks, row): row for row in attacks.rows.values()}
+    for where, row in settings.items():
+        own, judge = targets_of(sets[row.data], attacks.most(row)), judges.get(row.data)
+        for name, images in _featureless(sets[row.data], row.knowledge, len(own.images)).items():
+            for key, values in _measured(images, own, judge).items():
                 value = stats.mean(people(values[None], own.labels))
-                lines.append(Line(name, "reconstruction floor", key, "", f"{data}, {setting}", value))
-    return lines
+                yield Line(name, "reconstruction floor", key, "", where, value)
+        if judge is not None:
+            right = stats.mean(people(_named(own.images, own, judge)[None], own.labels))
+            yield Line("the images themselves", "reconstruction ceiling", IDENTITY, "", where, right)
+
+
+def place(attacks: reconstruct.Reconstruct, row: reconstruct.Row) -> str:
+    """What floors depend on: data, whose images the attacker has, and how many targets if they are fewer."""
+    fewer = "" if row.targets is None else f", {attacks.most(row)} targets"
+    return f"{row.data}, {row.knowledge}{fewer}"
 
 
 def _featureless(data: Dataset, setting: Setting, count: int) -> dict[str, Tensor]:
     learnt = known_by(data, setting)[0]
     mean = learnt.mean(0, keepdim=True).expand(count, -1, -1, -1)
-    return {"mean image": mean, "another image": learnt[torch.arange(count) * 7919 % len(learnt)]}
+    found = {"mean image": mean, "another image": learnt[torch.arange(count) * 7919 % len(learnt)]}
+    return {"grey": torch.full_like(mean, 0.5), **found} if data.bounded else found
 
 
-def _measured(images: Tensor, own: Targets) -> dict[str, Values]:
+def _measured(images: Tensor, own: Targets, judge: EmbeddingReferee | None) -> dict[str, Values]:
     if images.shape != own.images.shape:
         raise InputError(f"recovered: images {list(images.shape)}; targets: {list(own.images.shape)}")
-    return {name: call(images, own.images).double().numpy() for name, call in MEASURES.items()}
+    found = {name: call(images, own.images).double().numpy() for name, call in MEASURES.items()}
+    return found if judge is None else {**found, IDENTITY: _named(images, own, judge)}
+
+
+def _named(images: Tensor, own: Targets, judge: EmbeddingReferee) -> Values:
+    """[n], 1 where the judge takes an image for one of the person on its target."""
+    right: Values = (judge.scores(images, judge.embed(images)).argmax(1) == own.labels).double().numpy()
+    return right
 
 
 def _refuse_mixed(found: Mapping[str, Recovered]) -> None:

@@ -68,12 +68,14 @@ class PEEL:
       residual is kept; `adam_levenberg_marquardt` goes on from there: deeper cuts.
     - `penalty`, the published method, block by block; see `blockwise.penalty`. Only that one needs blocks.
     - `auto`: closing blocks x + F(x) whose F contracts are undone exactly, by a fixed point. Then
-      `levenberg_marquardt`; where that leaves equations of the attacker's own images unmet, also the others.
+      `levenberg_marquardt`, given up once a level leaves equations of the attacker's own images far from met;
+      where they are not met at its end `adam`, and the polish where that comes near.
 
     What was recovered after every stage is a candidate, and the one of least error on the attacker's
-    validation images, which are attacked along with the targets, is taken and named in `notes`. A defence's
-    noise thus ends the search in time. What a release does to features on average, as dropout does, is taken
-    to be a factor, measured on the attacker's images.
+    validation images, which are attacked along with the targets, is taken and named in `notes`, beside the
+    `passes` over the network that an image took. A defence's noise thus ends the search in time. What a
+    release does to features on average, as dropout does, is taken to be a factor, measured on the attacker's
+    images.
 
     Attributes:
         solver: see above.
@@ -81,33 +83,36 @@ class PEEL:
         descents: of `adam`.
         polish: levels that follow on `adam`.
         starts: of `adam`.
-        met: relative feature residual, the median over validation images, at which `auto` looks no further.
+        met, near, lost: relative feature residuals, the median over validation images: at `met` `auto` looks
+            no further, from `near` it goes on from Adam's images, above `lost` it gives up what begins at
+            the mean.
         memory, iterations, tolerance: of the fixed point; see `anderson`.
         penalty: published constants.
         oracle_reset: `penalty` as released: each block's target is what the network computed in truth. No
             attack, as nobody who needs one knows that.
         selection: validation images, at most.
-        chunk: most rows in memory together.
+        chunk: most rows in memory together; on a CPU more of them than fit its caches are slower.
     """
 
     solver: str = "auto"
-    levels: tuple[Level, ...] = (
-        Level(1e-4, 4, 15),
-        Level(1e-5, 4, 25),
-        Level(1e-6, 6, 40),
-        Level(1e-8, 10, 60),
+    levels: tuple[Level, ...] = (Level(1e-4, 4, 20), Level(1e-6, 8, 60), Level(1e-8, 8, 100))
+    descents: tuple[Descent, ...] = (
+        Descent(600, 0.05, 0.3),
+        Descent(600, 0.03, 0.1),
+        Descent(500, 0.02, 0.03),
     )
-    descents: tuple[Descent, ...] = (Descent(300, 0.05, 1e-4), Descent(200, 0.02, 1e-5))
     polish: tuple[Level, ...] = (Level(1e-8, 6, 60), Level(1e-10, 6, 60))
     starts: int = 1
     met: float = 1e-2
+    near: float = 0.05
+    lost: float = 0.4
     memory: int = 5
     iterations: int = 60
     tolerance: float = 1e-6
     penalty: Penalty = field(default_factory=Penalty)
     oracle_reset: bool = False
     selection: int = 8
-    chunk: int = 100
+    chunk: int = 32
 
     access: ClassVar[Access] = "weights"
 
@@ -155,7 +160,7 @@ class PEEL:
             log[best]["validation_error"],
             run.counted.seen + asked.queries,
             log,
-            {"solver": name, **notes},
+            {"solver": name, **notes, "passes": round(run.passes / len(run.z))},
         )
 
 
@@ -174,7 +179,12 @@ class _Counted(nn.Module):
 
 
 class _Run:
-    """Candidates for validation images and targets together, [v + n, C, H, W]."""
+    """Candidates for validation images and targets together, [v + n, C, H, W].
+
+    Attributes:
+        z: what is to be matched, [v + n, *feature_shape].
+        passes: over the network so far, forward ones and products with its Jacobian or the transpose alike.
+    """
 
     def __init__(
         self,
@@ -191,17 +201,17 @@ class _Run:
         self._held, self._images = len(held), held
         self._mean = known.training.to(held).mean(0)
         self.counted = _Counted(network)
-        self._z = torch.cat([asked.mean(held), asked.targets])
+        self.z = torch.cat([asked.mean(held), asked.targets])
         factor = self._factor(asked, known)
         self._network: Callable[[Tensor], Tensor] = lambda x: factor * self.counted(x)
         if factor == 1:
             self._network = self.counted
         self._exact = factor == 1 and not self._random
-        self.matching = Matching(self._network, self._z, self._shape)
-        rows = len(self._z)
+        self.matching = Matching(self._network, self.z, self._shape)
+        rows = len(self.z)
         levels = sum(level.outer for level in (*knobs.levels, *knobs.polish)) * rows
         self._total = max(1, levels + sum(d.steps for d in knobs.descents) * rows * knobs.starts)
-        self._spent = 0
+        self._spent, self.passes = 0, 0
 
     @torch.no_grad()
     def _factor(self, asked: Releases, known: Knowledge) -> float:
@@ -221,8 +231,9 @@ class _Run:
         chain = Chain.of(self.counted.network)
         given = self._given(chain, truth) if knobs.oracle_reset else None
         self._total = len(chain.blocks) * knobs.penalty.steps + knobs.penalty.stem_steps
+        self.passes = 2 * self._total * len(self.z)  # each over one block
         images = blockwise.penalty(
-            chain, self._z, self._shape, knobs.penalty, self._seed, truth=given, report=self._report
+            chain, self.z, self._shape, knobs.penalty, self._seed, truth=given, report=self._report
         )
         how = "oracle reset" if knobs.oracle_reset else "honest chain"
         return [(f"penalty, {how}", images)], {"oracle_reset": str(knobs.oracle_reset).lower()}
@@ -234,7 +245,7 @@ class _Run:
             raise InputError(
                 "oracle_reset: the client shows no true images; allowed: one that does, or false"
             )
-        x = torch.cat([self._images, truth.to(self._z)])
+        x = torch.cat([self._images, truth.to(self.z)])
         for layer in chain.stem:
             x = layer(x)
         found = []
@@ -245,21 +256,23 @@ class _Run:
 
     def search(self) -> tuple[list[Candidate], dict[str, str | float]]:
         """Candidates of the solver, cheap ones first, and what was noted on the way."""
-        knobs = self._knobs
-        notes = self._undo() if knobs.solver == "auto" else {}
-        mean = self._mean.expand(len(self._z), *self._shape)
+        knobs, lazy = self._knobs, self._knobs.solver == "auto"
+        notes = self._undo() if lazy else {}
+        mean = self._mean.expand(len(self.z), *self._shape)
         found: list[Candidate] = []
-        if knobs.solver in ("auto", "levenberg_marquardt"):
-            found += self._levels("levenberg_marquardt", mean, knobs.levels)
-            gap = self.matching.relative(found[-1][1][: self._held]).median()
-            if knobs.solver == "auto" and self._exact and gap <= knobs.met:
+        if lazy or knobs.solver == "levenberg_marquardt":
+            found += self._levels("levenberg_marquardt", mean, knobs.levels, knobs.lost if lazy else None)
+            if lazy and self._exact and self._gap(found[-1][1]) <= knobs.met:
                 return found, notes
         if knobs.solver != "levenberg_marquardt":
-            images = self._descend(mean)
-            found.append(("adam", images))
-            if knobs.solver != "adam":
-                found += self._levels("adam, levenberg_marquardt", images, knobs.polish)
+            found += self._descend(mean)
+            if knobs.solver == "adam_levenberg_marquardt" or (lazy and self._gap(found[-1][1]) <= knobs.near):
+                found += self._levels("adam, levenberg_marquardt", found[-1][1], knobs.polish)
         return found, notes
+
+    def _gap(self, images: Tensor) -> float:
+        """Relative feature residual of the validation images, the median."""
+        return float(self.matching.relative(images[: self._held]).median())
 
     def _undo(self) -> dict[str, str | float]:
         """Undo closing blocks whose branch contracts; what is left is matched from then on."""
@@ -270,12 +283,12 @@ class _Run:
             return {}
         blocks = list(chain.blocks)
         while blocks and not chain.tail and self._exact and blocks[-1].identity and not blocks[-1].relu:
-            norm = float(blockwise.contraction(blocks[-1], self._z[: self._held], self._seed).max())
+            norm = float(blockwise.contraction(blocks[-1], self.z[: self._held], self._seed).max())
             if norm >= CONTRACTS:
                 break
             solved = blockwise.fixed_point(
                 blocks[-1],
-                self._z,
+                self.z,
                 memory=knobs.memory,
                 iterations=knobs.iterations,
                 tolerance=knobs.tolerance,
@@ -283,21 +296,24 @@ class _Run:
             if not bool(solved.converged[: self._held].all()):
                 break
             largest, undone = max(largest, norm), undone + 1
-            self._z = solved.x
+            self.passes += int(solved.evaluations.sum())
+            self.z = solved.x
             blocks.pop()
         if not undone:
             return {}
         front = nn.Sequential(*chain.stem, *(block.module for block in blocks))
         self.counted.network = front
-        self.matching = Matching(self.counted, self._z, self._shape)
+        self.matching = Matching(self.counted, self.z, self._shape)
         return {"undone": float(undone), "contraction": largest}
 
-    def _levels(self, name: str, start: Tensor, levels: tuple[Level, ...]) -> list[Candidate]:
-        """What every level leaves, each from where the one before ended."""
+    def _levels(
+        self, name: str, start: Tensor, levels: tuple[Level, ...], lost: float | None = None
+    ) -> list[Candidate]:
+        """What every level leaves, each from where the one before ended; none after one above `lost`."""
         found = []
         for level in levels:
             parts = []
-            for rows in torch.arange(len(start), device=start.device).split(self._knobs.chunk):
+            for rows in self._chunks():
                 solved = levenberg_marquardt(
                     self._equations(rows, level.smoothness),
                     start[rows],
@@ -305,41 +321,49 @@ class _Run:
                     box=self._box,
                 )
                 parts.append(solved.x)
+                self.passes += int(solved.evaluations.sum())
                 self._report(level.outer * len(rows))
             start = torch.cat(parts)
             found.append((f"{name}, smoothness {level.smoothness:g}", start))
+            if lost is not None and self._gap(start) > lost:
+                break
         return found
+
+    def _chunks(self) -> tuple[Tensor, ...]:
+        rows: tuple[Tensor, ...] = torch.arange(len(self.z), device=self.z.device).split(self._knobs.chunk)
+        return rows
 
     def _equations(self, rows: Tensor, smoothness: float) -> Callable[[Tensor, Tensor], Tensor]:
         """Of a chunk: features that do not match yet, and roughness."""
         root = smoothness**0.5
         return lambda x, at: torch.cat([self.matching(x, rows[at]), root * roughness(x)], 1)
 
-    def _descend(self, mean: Tensor) -> Tensor:
-        """Adam with total variation from every start; of each row the one of least feature residual."""
-        best = mean
-        least = torch.full((len(mean),), torch.inf, dtype=mean.dtype, device=mean.device)
-        for start in range(self._knobs.starts):
+    def _descend(self, mean: Tensor) -> list[Candidate]:
+        """What every stage of Adam leaves; of each row, over starts, the image of least feature residual."""
+        knobs = self._knobs
+        best = [mean] * len(knobs.descents)
+        least = [torch.full((len(mean),), torch.inf, dtype=mean.dtype, device=mean.device)] * len(best)
+        for start in range(knobs.starts):
             # All rows start alike: what one begins from depends on no other.
             first = mean
             if start:
                 random = draws.uniform(self._shape, self._seed, "start", start).to(mean)
                 first = random.expand_as(mean)
-            images = torch.cat(
-                [
-                    self._adam(first[rows], rows)
-                    for rows in torch.arange(len(mean), device=mean.device).split(self._knobs.chunk)
-                ]
-            )
-            gaps = self.matching.relative(images)
-            better = gaps < least
-            best = torch.where(better[:, None, None, None], images, best)
-            least = torch.where(better, gaps, least)
-        return best
+            parts = [self._adam(first[rows], rows) for rows in self._chunks()]
+            for place, images in enumerate(map(torch.cat, zip(*parts, strict=True))):
+                gaps = self.matching.relative(images)
+                better = gaps < least[place]
+                best[place] = torch.where(better[:, None, None, None], images, best[place])
+                least[place] = torch.where(better, gaps, least[place])
+        return [
+            (f"adam, variation {d.tv_weight:g}", images)
+            for d, images in zip(knobs.descents, best, strict=True)
+        ]
 
     @torch.enable_grad()
-    def _adam(self, start: Tensor, rows: Tensor) -> Tensor:
-        x = start.clone().requires_grad_()
+    def _adam(self, start: Tensor, rows: Tensor) -> list[Tensor]:
+        """Images after every stage."""
+        x, found = start.clone().requires_grad_(), []
         for descent in self._knobs.descents:
             adam = torch.optim.Adam([x], descent.lr)
             for _ in range(descent.steps):
@@ -350,7 +374,9 @@ class _Run:
                     with torch.no_grad():
                         x.clamp_(*self._box)
                 self._report(len(rows))
-        return x.detach()
+            self.passes += 2 * descent.steps * len(rows)
+            found.append(x.detach().clone())
+        return found
 
     def _report(self, steps: int) -> None:
         self._spent += steps
