@@ -1,7 +1,7 @@
 """Stage `design`: which choices in a network's design make the features behind a cut give an image away.
 
-Skip connection, stride, pooling, activation, initialisation and training, each changed by itself (the claim of
-PEEL, Arif et al., SaTML 2025), and the image searched for by the same solver.
+Skip connection, stride, pooling, activation, initialisation and training, each changed by itself (the
+claim of PEEL, Arif et al., SaTML 2025), and the image searched for by the same solver.
 """
 
 import json
