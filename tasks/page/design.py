@@ -107,4 +107,5 @@ def _panel(axes: Axes, variants: dict[str, list[Leak]], cuts: Sequence[str]) -> 
             label=name,
         )
     axes.set_xticks(places, [cut.rpartition(".")[2] for cut in cuts], fontsize=8)
+    axes.tick_params(labelbottom=True)  # a panel with none below has them too
     axes.legend(frameon=False, fontsize=7)

@@ -147,6 +147,20 @@ WRONG = [
         r"decoder-none\.layers: cut: 'trunk\.features",
     ),
     ("reconstruct.rows.decoder-none.arms", ["plain"], r"decoder-none\.arms: \['plain'\]; allowed: null"),
+    (
+        "prototypes.rows.peel-none.reconstruction",
+        "peel-noise",
+        r"reconstruction: 'peel-noise'.*allowed: deco",
+    ),
+    (
+        "prototypes.rows.peel-none.inversions",
+        ["ppa-bido"],
+        r"inversions: 'ppa-bido' does not exist.*ppa-none",
+    ),
+    ("design.rows.digits.recipe", "digit", r"design\.rows\.digits\.recipe: 'digit'.*did you mean 'digits'"),
+    ("design.rows.digits.cuts", ["trunk.stage9"], r"design\.rows\.digits\.cuts: .*'trunk\.stage9'"),
+    ("design.rows.digits.knobs", {"down": "up"}, r"variants\.base.*down: 'up'"),
+    ("design.rows.digits.peel", {"solver": "newton"}, r"design\.rows\.digits\.peel.*solver: 'newton'"),
     ("evaluate_split.embeddings", {"face": "dlib"}, r"embeddings\.face: 'face' does not exist"),
     ("evaluate_split.embeddings", {"faces": "dlip"}, r"embeddings\.faces: 'dlip' .*did you mean 'dlib'"),
     ("evaluate_split.noise", ["nopeek"], r"noise: 'nopeek' has the defense 'nopeek'; allowed: rows of the"),
@@ -211,9 +225,9 @@ def test_the_row_that_stages_read_is_missed_where_one_of_them_has_rows(
 ) -> None:
     values = copy.deepcopy(desk)
     values["prepare"]["rows"] = {"face": values["prepare"]["rows"]["faces"]}
-    for name in (*STAGES, "split", "reconstruct"):
+    for name in (*STAGES, "split", "reconstruct", "prototypes", "design"):
         values[name]["rows"] = desk[name]["rows"] if name == stage else {}
-    values["evaluate_split"]["noise"] = []
+    values["evaluate_split"] |= {"noise": [], "embeddings": {}}
     first = next(iter(desk[stage]["rows"]))
     with pytest.raises(InputError) as refused:
         check(values)

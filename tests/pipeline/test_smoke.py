@@ -287,3 +287,33 @@ def test_split_inference_is_measured_bounded_and_shown(smoke: Path) -> None:
     page = (smoke / "out/report_split/report.html").read_text()
     assert "Where the law of the images is known" in page and page.count("data:image/png") >= 8
     assert (smoke / "out/reconstruct/decoder-none/whole/seed-0/recovered.safetensors").exists()
+
+
+def test_solvers_prototypes_and_designs_are_in_their_tables(smoke: Path) -> None:
+    def rows(path: str) -> list[dict[str, str]]:
+        with (smoke / path).open() as file:
+            return list(csv.DictReader(file))
+
+    found = rows("out/evaluate_split/leakage.csv")
+    own = {line["figure"]: line for line in found if line["subject"] == "peel-none/trunk.features.1"}
+    assert {"relative feature residual, median", "psnr, 10th percentile", "passes an image"} <= own.keys()
+    named = {line["kind"]: line for line in found if line["figure"] == "named by the embedding"}
+    assert {"reconstruction", "reconstruction floor", "reconstruction ceiling"} == named.keys()
+    assert "grey" in {line["subject"] for line in found if line["kind"] == "reconstruction floor"}
+
+    compared = rows("out/prototypes/peel-none/leakage.csv")
+    errors = {line["subject"]: float(line["point"]) for line in compared if line["figure"] == "mse"}
+    ratios = [line for line in compared if line["figure"] == "ratio of mse"]
+    assert {line["against"] for line in ratios} == {"trunk.features.1", "trunk.features.3"}
+    for line in ratios:
+        expected = errors[line["subject"]] / errors[line["against"]]
+        assert abs(float(line["point"]) / expected - 1) < 1e-3
+        assert float(line["low"]) <= float(line["point"]) <= float(line["high"])
+
+    leaks = rows("out/design/digits/design.csv")
+    assert {(leak["variant"], leak["cut"]) for leak in leaks} == {
+        (variant, f"trunk.stage{depth}") for variant in ("base", "trained") for depth in (1, 2)
+    }
+    assert len({leak["psnr"] for leak in leaks}) == 4 and {leak["n"] for leak in leaks} == {"3"}
+    page = (smoke / "out/report_split/report.html").read_text()
+    assert "Over depth" in page and "after trunk.features.3" in page and "levenberg marquardt" in page

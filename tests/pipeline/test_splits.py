@@ -62,6 +62,11 @@ def test_a_few_targets_are_as_many_of_each_person() -> None:
     assert torch.bincount(few.labels).tolist() == [2, 2, 2]
     assert numbers(few.images) < numbers(targets_of(DATA).images)
     assert len(targets_of(DATA, 1000).images) == 9
+    images, labels = DATA.split("private/test")
+    for chosen in (few, targets_of(DATA)):
+        assert torch.equal(images[chosen.places], chosen.images)
+        assert torch.equal(labels[chosen.places], chosen.labels)
+    assert set(few.places.tolist()) < set(targets_of(DATA).places.tolist())
 
 
 def test_an_attacker_with_too_few_images_is_refused() -> None:
