@@ -77,10 +77,25 @@ def test_optimise_begins_at_the_mean_and_averages_over_draws() -> None:
     assert ((step.sign() == -slope.sign()) | ~sure).all()
 
 
+def test_optimise_shows_the_client_an_image_once_a_step_however_often_it_draws() -> None:
+    seen = []
+    for times in (1, 6):
+        toy = Toy("random")
+        observed = send(toy, blobs(2, 4))
+        before = toy.seen
+        found = Optimise(steps=5, draws=times, tv_weights=(0.0,), chunk=2)(toy, known(), observed, seed=0)
+        assert found.queries == toy.seen - before
+        seen.append(found.queries)
+    assert seen[0] == seen[1]
+
+
 def test_optimise_refuses_a_client_without_gradients() -> None:
     toy = Toy("still")
     with pytest.raises(InputError, match="no gradient"):
         Optimise(steps=1)(offer(toy, "queries"), known(), send(toy, blobs(1, 4)), seed=0)
+    drawing = Toy("random")
+    with pytest.raises(InputError, match="shows no network; allowed: a Sender"):
+        Optimise(steps=1)(offer(drawing, "queries"), known(), send(drawing, blobs(1, 4)), seed=0)
 
 
 def test_total_variation_is_its_sum() -> None:

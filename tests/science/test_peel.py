@@ -17,7 +17,7 @@ from mipriv.models.chain import Chain
 from mipriv.models.fold import folded
 from mipriv.models.split import split
 from tests.science.conftest import TOY
-from tests.science.toy_clients import blobs
+from tests.science.toy_clients import blobs, mse
 
 COLOUR = (3, 32, 32)
 NETWORKS = {
@@ -224,6 +224,48 @@ def test_closing_blocks_that_contract_are_undone_first() -> None:
     with torch.no_grad():
         block.affine[1][0].weight.mul_(40)
     assert attack(client, truth, PEEL(**QUICK)).notes["undone"] == 1  # the last; the one before it stays
+
+
+@pytest.mark.parametrize(
+    ("knobs", "levels", "polished"),
+    [({"lost": 0.0}, 1, False), ({"lost": 1e9}, 3, False), ({"lost": 0.0, "near": 1e9}, 1, True)],
+)
+def test_auto_gives_up_what_stays_far_and_polishes_what_is_near(
+    knobs: dict[str, float], levels: int, polished: bool
+) -> None:
+    """Every stage that ran left a candidate."""
+    short = {
+        "levels": (Level(1e-2, 1, 2),) * 3,
+        "descents": (Descent(3, 0.05, 0.1), Descent(2, 0.05, 0.1)),
+        "polish": (Level(1e-8, 1, 2),) * 2,
+    }
+    found = attack(network("slim_resnet"), targets(2), PEEL(**short, met=0.0, **{"near": 0.0, **knobs}))
+    assert len(found.log) == levels + 2 + (2 if polished else 0)
+
+
+def test_passes_over_the_network_are_counted() -> None:
+    steps = (Descent(7, 0.05, 0.1), Descent(4, 0.05, 0.1))
+    client, truth = network("slim_resnet"), targets(2)
+    found = attack(client, truth, PEEL(solver="adam", descents=steps))
+    assert found.notes["passes"] == 2 * 11, "forward and backward"
+    level = PEEL(solver="levenberg_marquardt", levels=(Level(1e-2, 1, 5),))
+    passes = attack(client, truth, level).notes["passes"]
+    assert 3 + 2 + 1 <= passes <= 3 + 2 * 5 + 4, "a linearisation, products, steps that were tried"
+
+
+def test_what_begins_strong_and_ends_weak_beats_a_weak_variation() -> None:
+    """Deeper cuts leave fewer equations than unknowns: the prior has to lead there."""
+    whole = classifiers.build(
+        plugin.load("classifier", "slim_resnet", widths=(12, 24), depth=1), 3, COLOUR, 0
+    )
+    client = split(whole.double().eval(), "trunk.stage2", COLOUR).client
+    truth = targets(3)
+    errors = []
+    for weights in ((0.3, 0.1), (1e-4, 1e-5)):
+        descents = tuple(Descent(60, 0.05, weight) for weight in weights)
+        found = attack(client, truth, PEEL(solver="adam", descents=descents))
+        errors.append(mse(found.images, truth))
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_the_oracle_alone_is_shown_the_truth() -> None:
