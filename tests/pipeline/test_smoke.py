@@ -114,8 +114,8 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
     ]
     expected += ["judge@slim_vgg", "pretrain@imagenet", "prior@eigenfaces", "report"]
     expected += [f"prepare@{row}" for row in ("digits", "faces", "law")] + ["split@law", "split@noise"]
-    expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none")]
-    expected += ["evaluate_split", "report_split"]
+    expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none", "peel-none")]
+    expected += ["evaluate_split", "report_split", "prototypes@peel-none", "design@digits"]
     assert top == sorted(expected)
     (parent,) = [r for r in runs if r.info.run_name == "invert@ppa-none"]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
@@ -196,6 +196,9 @@ class Toy:
 '''
 
 
+READERS = {"evaluate", "report", "prototypes@peel-none"}  # stages that read what every inversion left
+
+
 def test_adding_an_attack_is_one_file_and_one_block_and_changing_it_reruns_its_rows(copy: Path) -> None:
     (copy / "mipriv/attacks/inversion/toy.py").write_text(TOY)
 
@@ -209,7 +212,7 @@ def test_adding_an_attack_is_one_file_and_one_block_and_changing_it_reruns_its_r
         }
 
     edit(copy, add)  # type: ignore[arg-type]
-    assert ran(run(copy, "dvc", "repro")) == {"check", "invert@toy-none", "evaluate", "report"}
+    assert ran(run(copy, "dvc", "repro")) == {"check", "invert@toy-none", *READERS}
     assert "toy-none" in (copy / "out/report/report.html").read_text()
     assert (
         "toy-none"
@@ -218,13 +221,13 @@ def test_adding_an_attack_is_one_file_and_one_block_and_changing_it_reruns_its_r
 
     source = copy / "mipriv/attacks/inversion/toy.py"
     source.write_text(source.read_text().replace("torch.zeros(len(identities)", "torch.ones(len(identities)"))
-    assert ran(run(copy, "dvc", "repro")) == {"invert@toy-none", "evaluate", "report"}
+    assert ran(run(copy, "dvc", "repro")) == {"invert@toy-none", *READERS}
 
     def turn(values: dict[str, dict[str, dict[str, dict[str, object]]]]) -> None:
         values["invert"]["attacks"]["toy"]["copies"] = 3  # type: ignore[assignment]
 
     edit(copy, turn)  # type: ignore[arg-type]
-    assert ran(run(copy, "dvc", "repro")) == {"check", "invert@toy-none", "evaluate", "report"}
+    assert ran(run(copy, "dvc", "repro")) == {"check", "invert@toy-none", *READERS}
 
 
 def test_a_stage_that_imports_what_its_deps_do_not_name_fails(copy: Path) -> None:
@@ -286,7 +289,7 @@ def test_split_inference_is_measured_bounded_and_shown(smoke: Path) -> None:
     assert law["population bound"] < law["least possible mse"] < best < 1.15 * law["least possible mse"]
     page = (smoke / "out/report_split/report.html").read_text()
     assert "Where the law of the images is known" in page and page.count("data:image/png") >= 8
-    assert (smoke / "out/reconstruct/decoder-none/whole/seed-0/recovered.safetensors").exists()
+    assert (smoke / "out/reconstruct/decoder-none/trunk.features.3/seed-0/recovered.safetensors").exists()
 
 
 def test_solvers_prototypes_and_designs_are_in_their_tables(smoke: Path) -> None:
