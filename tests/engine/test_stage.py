@@ -142,11 +142,11 @@ def test_what_is_kept_of_dvc_is_no_source_of_errors(project: Path, start: Launch
     """It is asked again where that is of no use; a kept answer is one for the files as they are."""
     assert direct(project, start, TOY="imports")[0] == 2
     (kept,) = (project / ".dvc" / "tmp").glob("sources-*.json")
-    answer = kept.read_text()
+    answer = json.loads(kept.read_text())
     kept.write_text(left)
     code, said = direct(project, start, TOY="imports")
     assert code == 2 and "mipriv/hidden.py, which its deps do not name" in said, said
-    assert kept.read_text() == answer
+    assert json.loads(kept.read_text()) == answer
 
 
 @pytest.mark.parametrize("left", ["schema: '2.0'\nstages: 3\n", "schema: '2.0'\nstages:\n  toy@pl"])

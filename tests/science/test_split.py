@@ -16,6 +16,7 @@ from tests.science.conftest import TOY
 SHAPE = (3, 32, 32)
 KNOBS = {
     **TOY,
+    "design_resnet": {"widths": (4, 6, 8)},
     "mobilenet_v2": {"width": 0.1},
     "slim_densenet": {"growth": 4, "blocks": (2, 2)},
     "slim_resnet": {"widths": (4, 8), "depth": 1},
@@ -25,6 +26,7 @@ KNOBS = {
 END = ["trunk.pool", "trunk.flatten"]
 # Where each is cut. A new architecture adds a line.
 CUTS = {
+    "design_resnet": ["trunk.stem.0", "trunk.stage1", "trunk.stage2.0", *END],
     "facenet112": ["normalise", "trunk.stem", "trunk.blocks.0", "trunk.blocks.2", "trunk.output.0"],
     "facenet64": ["normalise", "trunk.stem.0", "trunk.blocks.1", "trunk.blocks", "trunk.output.3"],
     "ir152": ["trunk.stem.1", "trunk.blocks.0", "trunk.blocks.3", "trunk.output"],

@@ -80,7 +80,7 @@ def test_a_padded_shortcut_by_loops() -> None:
     for c in range(3):
         for i in range(3):
             for j in range(3):
-                expected[:, c, i, j] = x[:, c, 2 * i, 2 * j]
+                expected[:, 1 + c, i, j] = x[:, c, 2 * i, 2 * j]  # one of the two new ones in front
     assert torch.equal(found, expected)
 
 
@@ -96,8 +96,8 @@ def test_a_block_by_hand(stride: int, shortcut: str, channels: int) -> None:
     elif shortcut == "B":
         short = torch.conv2d(x, block.shortcut[0].weight, stride=stride) / (1 + 1e-5) ** 0.5
     else:
-        zeros = torch.zeros(2, channels - 3, 7, 7)
-        short = torch.cat([x, zeros], 1)[:, :, ::stride, ::stride]
+        zeros = torch.zeros(2, (channels - 3) // 2, 7, 7)
+        short = torch.cat([zeros, x, zeros], 1)[:, :, ::stride, ::stride]
     assert torch.allclose(block(x), (y + short).clamp(min=0), atol=1e-6)
 
 
