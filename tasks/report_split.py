@@ -1,5 +1,6 @@
 """Stage `report_split`: one offline page on split inference: findings, table, images, trade-off."""
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
