@@ -120,8 +120,14 @@ def _images(
     return made
 
 
+@functools.cache
+def _chosen(folder: Path, most: int | None) -> Targets:
+    """Opened once, however many rows attack them."""
+    return targets_of(Dataset.open(folder), most)
+
+
 def _targets(stage: Stage[ReportSplit], attacks: reconstruct.Reconstruct, row: reconstruct.Row) -> Targets:
-    return targets_of(Dataset.open(stage.path("data") / row.data), attacks.most(row))
+    return _chosen(stage.path("data") / row.data, attacks.most(row))
 
 
 def _shown(stage: Stage[ReportSplit], attacks: reconstruct.Reconstruct, data: str) -> Targets:
