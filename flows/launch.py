@@ -93,6 +93,7 @@ def _submit(
     """Submit a stage's task, whose edges in the run graph are those of DVC's graph."""
     stage = plan.stale[address]
     needed = sorted(stage.needs & launched.futures.keys())
+    stale = address in plan.changed or any(steps.computed(launched.states[name]) for name in needed)
     file = records.events(settings.events, stage.outs)
     named = steps.stage.with_options(
         name=address.partition("@")[0], task_run_name=address, **steps.retrying(settings.retries)
@@ -101,6 +102,7 @@ def _submit(
         address,
         children,
         None if file is None else children.cwd / file,
+        stale,
         [name for name in needed if not launched.states[name].is_completed()],
         wait_for=[allow_failure(launched.futures[name]) for name in needed] if needed else [after],
         return_state=False,

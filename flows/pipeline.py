@@ -78,8 +78,7 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
 
 
 def _computed(launched: Launched) -> list[str]:
-    done = {name: state for name, state in launched.states.items() if state.is_completed()}
-    return [name for name, state in done.items() if state.name != steps.UNCHANGED]
+    return [name for name, state in launched.states.items() if steps.computed(state)]
 
 
 def _verdict(plan: steps.Plan, launched: Launched) -> State[Any]:

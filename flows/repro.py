@@ -12,6 +12,7 @@ from flows.children import Children
 from flows.graph import Busy
 
 KEPT = 200  # lines of a stage's output to find the reason of its failure in
+SAME = "what it depends on came out as it was"
 ADVICE = re.compile(r"\s*(To track the changes|git add|To enable auto staging|dvc config|Use `dvc push`)")
 
 
@@ -31,15 +32,17 @@ class Outcome:
     seconds: float = 0.0
 
 
-def bring(address: str, children: Children, say: Callable[[str], None], stale: bool = False) -> Outcome:
+def bring(address: str, children: Children, say: Callable[[str], None], stale: bool) -> Outcome:
     """Compute the stage, unless nothing that it depends on has changed; `say` gets each line of output.
 
     Args:
-        stale: it is known to have changed; DVC is not asked first.
+        stale: it has changed, or what it needs was computed anew. DVC's process is then started at once; it
+            looks for itself, and asking it here first costs as much again. Otherwise it is asked here, which
+            is cheaper than a process that has nothing to do.
     """
     try:
         if not stale and not graph.changed(children.cwd, [address]):
-            return Outcome(End.UNCHANGED, "what it depends on came out as it was")
+            return Outcome(End.UNCHANGED, SAME)
     except Busy as busy:
         return Outcome(End.BUSY, str(busy))
     said = deque[str](maxlen=KEPT)
@@ -52,6 +55,8 @@ def bring(address: str, children: Children, say: Callable[[str], None], stale: b
     begun = time.perf_counter()
     code = children.run("dvc", "--wait-for-lock", "repro", "--single-item", address, say=hear)
     seconds = time.perf_counter() - begun
+    if not code and f"Stage '{address}' didn't change, skipping" in said:
+        return Outcome(End.UNCHANGED, SAME)
     if not code:
         return Outcome(End.COMPUTED, f"{seconds:.1f} s", seconds)
     if children.ended:

@@ -28,10 +28,12 @@ class Plan:
 
     Attributes:
         known: how many stages were asked for.
-        stale: those that have changed, and their descendants among them; dependencies first.
+        changed: those that have changed.
+        stale: these, and their descendants among those asked for; dependencies first.
     """
 
     known: int
+    changed: Collection[str]
     stale: Graph
 
 
@@ -63,21 +65,24 @@ def plan(project: Path, names: Sequence[str]) -> Plan | State[Any]:
     stale = graph.stale(stages, selected, changed)
     which = f": {_list(changed)}" if changed else ""
     get_run_logger().info("%d of %d stages have changed%s", len(changed), len(selected), which)
-    return Plan(len(selected), {address: stages[address] for address in stages if address in stale})
+    return Plan(len(selected), changed, {address: stages[address] for address in stages if address in stale})
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def stage(address: str, children: Children, events: Path | None, broken: Sequence[str]) -> State[Any]:
+def stage(
+    address: str, children: Children, events: Path | None, stale: bool, broken: Sequence[str]
+) -> State[Any]:
     """Bring one stage up to date.
 
     Args:
         events: its event file, if it has one.
+        stale: see `repro.bring`.
         broken: stages that it needs and that failed: then it is not run.
     """
     if broken:
         return Failed(name=NOT_RUN, message=f"{address}: not run, because of {_list(broken)}")
     log = get_run_logger()
-    outcome = repro.bring(address, children, lambda line: log.info("%s", line))
+    outcome = repro.bring(address, children, lambda line: log.info("%s", line), stale)
     if outcome.end is End.UNCHANGED:
         return Completed(name=UNCHANGED, message=outcome.message)
     if outcome.end is not End.COMPUTED:
@@ -86,6 +91,11 @@ def stage(address: str, children: Children, events: Path | None, broken: Sequenc
     if events is not None:
         _table(address, outcome.seconds, events)
     return Completed(message=outcome.message)
+
+
+def computed(state: State[Any]) -> bool:
+    """Whether a stage's task ended with new results."""
+    return state.is_completed() and state.name != UNCHANGED
 
 
 @task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)

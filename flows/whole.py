@@ -72,6 +72,7 @@ def _compute(project: Path, stale: Graph, changed: Collection[str], cluster: Map
     about = max(1, round(sum(expected.values()) / at_once(project)))
     print(f"{len(stale)} stages to look at, {at_once(project)} at once, about {about} min", file=sys.stderr)
     broken: dict[str, Outcome] = {}
+    computed: set[str] = set()
     running: dict[Future[Outcome], str] = {}
     env = environment(MIPRIV_PUBLISH="off", **cluster)
     with (
@@ -85,12 +86,15 @@ def _compute(project: Path, stale: Graph, changed: Collection[str], cluster: Map
                     _terminate()
                 for name in sorted(order.get_ready()):
                     lacking = sorted(stale[name].needs & broken.keys())
-                    running[pool.submit(_bring, name, children, lacking, name in changed)] = name
+                    likely = name in changed or not computed.isdisjoint(stale[name].needs)
+                    running[pool.submit(_bring, name, children, lacking, likely)] = name
                 ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in ended:
                     name, outcome = running.pop(future), future.result()
                     if outcome.end not in (End.COMPUTED, End.UNCHANGED):
                         broken[name] = outcome
+                    if outcome.end is End.COMPUTED:
+                        computed.add(name)
                     order.done(name)
                     bar.update(expected[name])
                 bar.set_postfix_str(", ".join(sorted(running.values())[: at_once(project)]))
