@@ -19,6 +19,7 @@ from flows.cost import at_once
 from flows.launch import Launched, Settings, launch
 from flows.project import Mistake, environment, events, root
 from flows.publisher import Publisher
+from flows.warm import parent
 
 
 @flow(name="mipriv", persist_result=False)
@@ -63,7 +64,8 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
     try:
         with (
             for_run(project) as cluster,
-            Children(project, environment(MIPRIV_PUBLISH="off", **cluster)) as children,
+            parent(project) as warm,
+            Children(project, environment(MIPRIV_PUBLISH="off", **cluster, **warm)) as children,
         ):
             launched = launch(plan, planned, children, settings)
         if publisher.on:

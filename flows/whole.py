@@ -25,6 +25,7 @@ from flows.graph import Busy, Graph
 from flows.project import artifact, environment, fail, root
 from flows.publisher import following
 from flows.repro import End, Outcome
+from flows.warm import parent
 
 BAR = "{percentage:3.0f}% |{bar:20}| {elapsed}<{remaining} {postfix}"
 RETRIES = 6  # of a stage whose files another DVC holds
@@ -48,10 +49,9 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
     stale = graph.stale(stages, selected, changed)
     whole = True
     if stale:
-        with for_run(project) as cluster, following(project):
-            whole = _compute(
-                project, {name: stages[name] for name in stages if name in stale}, changed, cluster
-            )
+        looked_at = {name: stages[name] for name in stages if name in stale}
+        with for_run(project) as cluster, following(project), parent(project) as warm:
+            whole = _compute(project, looked_at, changed, {**cluster, **warm})
     else:
         print(f"nothing to do: all {len(selected)} stages are up to date", file=sys.stderr)
     if whole and not targets:
@@ -61,10 +61,13 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
     return 0 if whole else 1
 
 
-def _compute(project: Path, stale: Graph, changed: Collection[str], cluster: Mapping[str, str]) -> bool:
+def _compute(project: Path, stale: Graph, changed: Collection[str], more: Mapping[str, str]) -> bool:
     """Compute stages, each as soon as all that it needs has ended; say which failed, and whether none did.
 
     Those that have not changed are looked at again, as what they need may come out as it was.
+
+    Args:
+        more: variables of their environment.
     """
     order = TopologicalSorter({name: sorted(stage.needs & stale.keys()) for name, stage in stale.items()})
     order.prepare()
@@ -74,7 +77,7 @@ def _compute(project: Path, stale: Graph, changed: Collection[str], cluster: Map
     broken: dict[str, Outcome] = {}
     computed: set[str] = set()
     running: dict[Future[Outcome], str] = {}
-    env = environment(MIPRIV_PUBLISH="off", **cluster)
+    env = environment(MIPRIV_PUBLISH="off", **more)
     with (
         Children(project, env) as children,
         tqdm(total=sum(expected.values()), bar_format=BAR, disable=None) as bar,

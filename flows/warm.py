@@ -1,0 +1,37 @@
+"""The parent process of a run's stages, which has torch loaded already; see `tasks.engine.warm`."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flows import children
+from flows.project import environment
+
+VARIABLE, OFF = "MIPRIV_WARM", "off"
+PATIENCE = 30.0  # seconds until it takes calls; what it loads comes after
+
+
+@contextmanager
+def parent(project: Path) -> Iterator[Mapping[str, str]]:
+    """Inside, a process from which stages can be forked; gives the variables that tell them of it.
+
+    There is none where MIPRIV_WARM is off, or where a process with libraries loaded is not safe to fork.
+    """
+    if os.environ.get(VARIABLE) == OFF or sys.platform != "linux":
+        yield {}
+        return
+    # Not in the project: a socket's path may have 107 characters.
+    with TemporaryDirectory(prefix="mipriv-") as folder:
+        path = Path(folder) / "stages"
+        child = children.start("tasks.engine.warm", str(path), cwd=project, env=environment())
+        try:
+            until = time.monotonic() + PATIENCE
+            while not path.exists() and child.poll() is None and time.monotonic() < until:
+                time.sleep(0.02)
+            yield {VARIABLE: str(path)} if path.exists() else {}
+        finally:
+            children.end(child)
