@@ -27,7 +27,8 @@ def parent(project: Path) -> Iterator[Mapping[str, str]]:
     # Not in the project: a socket's path may have 107 characters.
     with TemporaryDirectory(prefix="mipriv-") as folder:
         path = Path(folder) / "stages"
-        child = children.start("tasks.engine.warm", str(path), cwd=project, env=environment())
+        env = environment(PYTHONPATH=str(project))  # which a leash leaves out
+        child = children.start("tasks.engine.warm", str(path), cwd=project, env=env)
         try:
             until = time.monotonic() + PATIENCE
             while not path.exists() and child.poll() is None and time.monotonic() < until:

@@ -145,7 +145,7 @@ def _run(there: socket.socket) -> int:
     os.chdir(own.folder)
     os.environ.clear()
     os.environ.update(own.environment)
-    sys.path[0] = own.folder
+    sys.path.insert(0, own.folder)
     sys.argv = [own.module, *own.arguments]
     there.sendall(LENGTH.pack(os.getpid()))
     threading.Thread(target=_end_with, args=[there], daemon=True).start()
