@@ -82,6 +82,7 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "DVC_NO_ANALYTICS": "1",
         "MIPRIV_PUBLISH": "off",
+        "MIPRIV_WARM": "off",  # toy stages import nothing
         "RAY_ADDRESS": "127.0.0.1:1",  # the toy stages have no cells, and never look
         **more,
     }

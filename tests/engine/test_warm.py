@@ -1,0 +1,142 @@
+"""Stages forked from a process that has torch: real processes, real kills."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from engine_processes import ROOT, Launch
+
+PROBE = """
+import json, os, signal, sys, time
+loaded = "torch" in sys.modules
+ours = sorted(name for name in sys.modules if name.startswith("tasks.engine"))
+from pathlib import Path
+what = sys.argv[1]
+if what == "tell":
+    facts = [sys.argv, os.getcwd(), os.environ.get("COLOUR"), "MIPRIV_WARM" in os.environ, loaded, ours]
+    print(json.dumps(facts), flush=True)
+    print("aside", file=sys.stderr)
+    raise SystemExit(3)
+if what == "words":
+    raise SystemExit("no such thing")
+if what == "raise":
+    raise ValueError("broken")
+if what == "wait":
+    def told(*_):
+        Path("told").touch()
+        raise SystemExit(143)
+    signal.signal(signal.SIGTERM, told)
+    Path("pid.part").write_text(str(os.getpid()))
+    os.rename("pid.part", "pid")
+    time.sleep(600)
+"""
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A package `tasks` with the module at test and a stage that tells about itself."""
+    package = tmp_path / "project" / "tasks"
+    (package / "engine").mkdir(parents=True)
+    for name in ("__init__.py", "engine/__init__.py", "engine/warm.py"):
+        shutil.copy(ROOT / "tasks" / name, package / name)
+    (package / "probe.py").write_text(PROBE)
+    return package.parent
+
+
+@pytest.fixture
+def parent(project: Path, start: Launch, tmp_path: Path) -> Iterator[dict[str, str]]:
+    path = tmp_path / "s"
+    process = start("-m", "tasks.engine.warm", path, cwd=project, path=project)
+    wait_for(lambda: path.exists() or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    yield {"MIPRIV_WARM": str(path)}
+    assert process.poll() is None, "it outlives every stage"
+
+
+def probe(project: Path, what: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "tasks.probe", what]
+    whole = {**os.environ, **env}
+    return subprocess.run(command, cwd=project, env=whole, capture_output=True, text=True, check=False)
+
+
+def test_a_stage_is_what_it_would_be_by_itself_but_for_torch(project: Path, parent: dict[str, str]) -> None:
+    alone, forked = probe(project, "tell", COLOUR="red"), probe(project, "tell", COLOUR="red", **parent)
+    assert alone.returncode == forked.returncode == 3
+    assert (alone.stderr, forked.stderr) == ("aside\n", "aside\n")
+    own, other = json.loads(alone.stdout), json.loads(forked.stdout)
+    assert own[0][1:] == other[0][1:] == ["tell"]
+    assert own[1:4] == other[1:4] == [str(project), "red", False]
+    assert (own[4], other[4]) == (False, True)
+    assert other[5] == [], "this project's modules are read anew"
+
+
+def test_a_stage_runs_what_lies_there_when_it_starts(project: Path, parent: dict[str, str]) -> None:
+    assert probe(project, "words", **parent).returncode == 1
+    (project / "tasks" / "probe.py").write_text("raise SystemExit(7)\n")
+    assert probe(project, "words", **parent).returncode == 7
+
+
+@pytest.mark.parametrize(("what", "said"), [("words", "no such thing"), ("raise", "ValueError: broken")])
+def test_errors_are_told_as_the_interpreter_would(
+    project: Path, parent: dict[str, str], what: str, said: str
+) -> None:
+    done = probe(project, what, **parent)
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (1, said)
+
+
+def waiting(project: Path, start: Launch, env: dict[str, str]) -> "tuple[subprocess.Popen[str], int]":
+    process = start("-m", "tasks.probe", "wait", cwd=project, path=project, env=env)
+    wait_for((project / "pid").exists)
+    pid = int((project / "pid").read_text())
+    assert pid != process.pid and alive(pid)
+    return process, pid
+
+
+def test_a_signal_is_passed_on(project: Path, parent: dict[str, str], start: Launch) -> None:
+    process, pid = waiting(project, start, parent)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert (project / "told").exists() and not alive(pid)
+
+
+def test_a_stage_ends_with_the_process_that_handed_it_over(
+    project: Path, parent: dict[str, str], start: Launch
+) -> None:
+    process, pid = waiting(project, start, parent)
+    process.kill()
+    wait_for(lambda: not alive(pid))
+
+
+def test_a_killed_stage_ends_the_process_that_waits_for_it(
+    project: Path, parent: dict[str, str], start: Launch
+) -> None:
+    process, pid = waiting(project, start, parent)
+    os.kill(pid, signal.SIGKILL)
+    assert process.wait(60) == 128 + signal.SIGKILL
+
+
+def test_without_an_answer_a_stage_starts_by_itself(project: Path, tmp_path: Path) -> None:
+    done = probe(project, "tell", MIPRIV_WARM=str(tmp_path / "nobody"))
+    assert done.returncode == 3 and json.loads(done.stdout)[4] is False
+    assert done.stderr.startswith("MIPRIV_WARM: No such file or directory: ")
