@@ -23,6 +23,7 @@ FAMILIES = {
     "defense": "mipriv.defenses",
     "inversion": "mipriv.attacks.inversion",
     "reconstruction": "mipriv.attacks.reconstruction",
+    "membership": "mipriv.attacks.membership",
 }
 
 
