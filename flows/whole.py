@@ -40,20 +40,22 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
     Returns:
         0, or 1 if a stage failed; the others are computed all the same, as far as they do not need it.
     """
-    stages = graph.read(project)
-    selected = graph.select(stages, targets)
-    try:
-        changed = graph.changed(project, selected)
-    except Busy as busy:
-        fail(f"{busy}; another DVC is at work here")
-    stale = graph.stale(stages, selected, changed)
-    whole = True
-    if stale:
-        looked_at = {name: stages[name] for name in stages if name in stale}
-        with for_run(project) as cluster, following(project), parent(project) as warm:
-            whole = _compute(project, looked_at, changed, {**cluster, **warm})
-    else:
-        print(f"nothing to do: all {len(selected)} stages are up to date", file=sys.stderr)
+    # Before DVC is asked, which takes about as long as that process to load what stages import.
+    with parent(project) as warm:
+        stages = graph.read(project)
+        selected = graph.select(stages, targets)
+        try:
+            changed = graph.changed(project, selected)
+        except Busy as busy:
+            fail(f"{busy}; another DVC is at work here")
+        stale = graph.stale(stages, selected, changed)
+        whole = True
+        if stale:
+            looked_at = {name: stages[name] for name in stages if name in stale}
+            with for_run(project) as cluster, following(project):
+                whole = _compute(project, looked_at, changed, {**cluster, **warm})
+        else:
+            print(f"nothing to do: all {len(selected)} stages are up to date", file=sys.stderr)
     if whole and not targets:
         leakage, report = artifact(project, "leakage"), artifact(project, "report")
         show = [sys.executable, "-m", "tasks.show", str(leakage), "--report", str(report)]

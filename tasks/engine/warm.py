@@ -28,7 +28,17 @@ from typing import NoReturn
 VARIABLE = "MIPRIV_WARM"
 OFF = "off"
 # What stages import and others wrote. It must start no thread and read no setting of a stage.
-LOADED = ("torch", "numpy", "pydantic", "ruamel.yaml", "safetensors.torch", "tqdm", "PIL.Image")
+LOADED = (
+    "torch",
+    "torchvision",  # it imports torch's compiler, too: as long again as torch
+    "numpy",
+    "scipy.special",
+    "pydantic",
+    "ruamel.yaml",
+    "safetensors.torch",
+    "tqdm",
+    "PIL.Image",
+)
 STREAMS = (0, 1, 2)
 LENGTH = struct.Struct("!I")
 KILLED = 128 + signal.SIGKILL
@@ -118,12 +128,12 @@ def serve(path: str) -> int:
     Returns:
         Exit code of a stage, in its own process. This one does not return.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its leash's handler would keep it
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(64)
     for name in LOADED:
         importlib.import_module(name)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its leash's handler would keep it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended: they say so themselves
     while True:
         there, _ = listener.accept()
