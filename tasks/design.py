@@ -16,7 +16,7 @@ from mipriv.attacks.reconstruction import Knowledge, Sender
 from mipriv.data.dataset import Dataset
 from mipriv.defenses import Defense
 from mipriv.device import place, resolve
-from mipriv.metrics.reconstruction import psnr
+from mipriv.metrics.reconstruction import psnr, residual
 from mipriv.models.fold import folded
 from mipriv.models.split import split
 from mipriv.stats import Figure
@@ -95,7 +95,7 @@ def leak(
         sender = Sender(client, lambda features, _: features)
         got = attack(sender, Knowledge(learnt, held, data.bounded), observed[:, None], seed=seed)
         with torch.no_grad():
-            gaps = (client(got.images) - observed).flatten(1).norm(dim=1) / observed.flatten(1).norm(dim=1)
+            gaps = residual(client(got.images), observed)
         found.append(
             {
                 "cut": cut,

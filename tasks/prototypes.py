@@ -8,7 +8,6 @@ the same victim. Inversion never aims at one image: how well it shows the person
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 from pydantic import Field
 from safetensors.torch import load_file
@@ -21,7 +20,7 @@ from mipriv.stats import Figure
 from tasks import invert, reconstruct
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.evaluation.referee import Values, by_person
+from tasks.evaluation.referee import Values, people
 from tasks.knowledge import Targets, targets_of
 from tasks.leakage import FILE, MSE, PSNR, Line
 from tasks.page.clients import strips
@@ -60,16 +59,16 @@ def run(stage: Stage[Prototypes]) -> None:
     lines = []
     for name, images in (*from_features.items(), *drawn.items()):
         for figure, measure in ((MSE, mse), (PSNR, psnr)):
-            value = stats.mean(_people(measure(images, own.images), own))
+            value = stats.mean(people(_row(measure(images, own.images)), own.labels))
             lines.append(Line(name, "prototype", figure, "", attacked.victim, value))
     for name, images in drawn.items():
         for layer, recovered in from_features.items():
-            above, below = (_people(mse(one, own.images), own) for one in (images, recovered))
+            above, below = (people(_row(mse(one, own.images)), own.labels) for one in (images, recovered))
             lines.append(Line(name, "prototype", RATIO, "", layer, _ratio(stats.gain(above, below))))
     write_csv(stage.out / FILE, [line.flat() for line in lines])
     rows = {f"after {layer}": images for layer, images in from_features.items()}
-    people = [f"person {int(label)}" for label in own.labels]
-    (stage.out / PICTURE).write_bytes(wall(strips(own.images, {**rows, **drawn}), people))
+    names = [f"person {int(label)}" for label in own.labels]
+    (stage.out / PICTURE).write_bytes(wall(strips(own.images, {**rows, **drawn}), names))
     for line in lines:
         stage.events.metric(
             f"{line.subject}/{line.figure} {line.against}".replace(" ", "_"), line.value.point
@@ -87,11 +86,9 @@ def _prototypes(folder: Path, own: Targets) -> Tensor:
     return images[[places[int(label)] for label in own.labels]]
 
 
-def _people(values: Tensor, own: Targets) -> Values:
-    """Means [1, I] over each person's images."""
-    order = torch.unique(own.labels, return_inverse=True)[1]
-    found: Values = np.asarray(by_person(values, order))[None]
-    return found
+def _row(values: Tensor) -> Values:
+    """Figures [n] of one training seed as [1, n]."""
+    return values.double()[None].numpy()
 
 
 def _ratio(gain: Figure) -> Figure:

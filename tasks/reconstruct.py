@@ -18,6 +18,7 @@ from mipriv.attacks.reconstruction import Client, Knowledge, Recovered, Sender, 
 from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.device import environment, place, resolve
+from mipriv.metrics.reconstruction import residual
 from mipriv.models import checkpoint
 from mipriv.models.fold import folded
 from mipriv.models.split import split
@@ -133,15 +134,10 @@ def _client(
 
 
 def _residual(client: Sender, images: Tensor, observed: Tensor) -> Tensor:
-    """[n], how far features of the images are from what was observed, relative to that; what is drawn aside.
-
-    Small beside a large error, the image is not unique; large, it was not found.
-    """
-    wanted = observed.mean(1).flatten(1)
-    features = in_chunks(lambda x: client.network(x.to(wanted)).flatten(1), images, CHUNK)
-    unit = wanted.norm(dim=1).clamp(min=torch.finfo(wanted.dtype).tiny)
-    gaps: Tensor = (features - wanted).norm(dim=1) / unit
-    return gaps.float().cpu()
+    """[n], of the images' features without what is drawn, against the mean of what was observed."""
+    wanted = observed.mean(1)
+    features = in_chunks(lambda x: client.network(x.to(wanted)), images, CHUNK)
+    return residual(features, wanted).float().cpu()
 
 
 def _observed(

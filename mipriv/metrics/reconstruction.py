@@ -121,3 +121,14 @@ def _paired(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         )
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     return a.to(dtype), b.to(dtype)
+
+
+def residual(features: Tensor, observed: Tensor) -> Tensor:
+    """How far features are from those observed, relative to these: |f - z| / |z|, both [n, *shape], to [n].
+
+    Small beside a large error of the image, the image is not unique; large, it was not found.
+    """
+    wanted = observed.flatten(1)
+    unit = wanted.norm(dim=1).clamp(min=torch.finfo(wanted.dtype).tiny)
+    gaps: Tensor = (features.flatten(1) - wanted).norm(dim=1) / unit
+    return gaps

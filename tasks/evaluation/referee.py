@@ -146,3 +146,9 @@ def test_images(data: Dataset) -> tuple[Tensor, Tensor]:
     people = labels.unique()
     fewest = int(torch.bincount(labels).min())
     return torch.stack([images[labels == person][:fewest] for person in people]), people
+
+
+def people(values: Values, labels: Tensor) -> Values:
+    """Means [S, I] of figures [S, n] over the images of each person who has any; labels [n]."""
+    order = torch.unique(labels, return_inverse=True)[1]
+    return np.stack([by_person(torch.from_numpy(row), order) for row in values])

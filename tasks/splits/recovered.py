@@ -18,7 +18,7 @@ from mipriv.errors import InputError
 from mipriv.metrics.reconstruction import mse, psnr, ssim
 from mipriv.stats import Figure
 from tasks import reconstruct
-from tasks.evaluation.referee import EmbeddingReferee, Values, by_person
+from tasks.evaluation.referee import EmbeddingReferee, Values, people
 from tasks.knowledge import Setting, Targets, known_by, targets_of
 from tasks.leakage import IDENTITY, MSE, PASSES, PSNR, QUERIES, RESIDUAL, SSIM, Line
 from tasks.split import Splits
@@ -93,12 +93,6 @@ def spelt(notes: Mapping[str, str | float]) -> str:
     """What an attack says of how it went: which solver, whether it was shown the truth, what it undid."""
     said = [value if key == "solver" else f"{key} {value}" for key, value in notes.items() if key != "passes"]
     return ", ".join(str(part).replace("_", " ") for part in said)
-
-
-def people(values: Values, labels: Tensor) -> Values:
-    """Means [S, I] of figures [S, n] over each person's images."""
-    order = torch.unique(labels, return_inverse=True)[1]
-    return np.stack([by_person(torch.from_numpy(row), order) for row in values])
 
 
 def arms(row: reconstruct.Row, victims: Splits) -> list[str]:

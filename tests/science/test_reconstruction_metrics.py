@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mipriv.errors import InputError
-from mipriv.metrics.reconstruction import mse, psnr, ssim
+from mipriv.metrics.reconstruction import mse, psnr, residual, ssim
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 
@@ -134,3 +134,10 @@ def test_images_that_do_not_pair_are_refused(measure: Measure, a: Tensor, b: Ten
 def test_a_peak_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="peak: 0; allowed: above 0"):
         psnr(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), peak=0)
+
+
+def test_the_residual_is_relative_to_what_was_observed() -> None:
+    observed = torch.tensor([[[3.0, 4.0]], [[0.0, 2.0]]])
+    found = residual(observed + torch.tensor([[[0.0, 1.0]], [[2.0, 0.0]]]), observed)
+    assert found.tolist() == pytest.approx([1 / 5, 2 / 2])
+    assert residual(torch.zeros(1, 3), torch.zeros(1, 3)).tolist() == [0.0], "and never a division by zero"
