@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mipriv.errors import InputError
-from tasks.checks import inversion, splits
+from tasks.checks import inversion, membership, splits
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
 from tasks.prepare import FACES
 
-ELSEWHERE = ("cost", "report_split", "prototypes", "design")  # no parameters of the page of model inversion
+# No parameters of the page of model inversion.
+ELSEWHERE = ("cost", "report_split", "prototypes", "design", "features")
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -31,6 +32,7 @@ def check(values: Mapping[str, Any]) -> None:
     _data(wanted)
     inversion.check(wanted)
     splits.check(wanted)
+    membership.check(wanted)
 
 
 def _data(wanted: Parameters) -> None:

@@ -9,6 +9,7 @@ from tasks import (
     design,
     evaluate,
     evaluate_split,
+    features,
     finetune,
     fisher,
     invert,
@@ -45,6 +46,7 @@ class Parameters:
             "evaluate_split": evaluate_split.EvaluateSplit,
             "prototypes": prototypes.Prototypes,
             "design": design.Design,
+            "features": features.Features,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "cost": params.Cost,
@@ -68,6 +70,7 @@ class Parameters:
         )
         self.prototypes = params.validate(prototypes.Prototypes, values["prototypes"], "prototypes")
         self.design = params.validate(design.Design, values["design"], "design")
+        self.features = params.validate(features.Features, values["features"], "features")
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.cost = params.validate(params.Cost, values["cost"], "cost")

@@ -66,6 +66,9 @@ WRONG = [
     ),
     ("finetune.rows.tl_dmi-last.knobs.cut", "head", r"leaves nothing to train"),
     ("finetune.rows.tl_dmi-last.knobs.cutt", "trunk", r"'cutt' does not exist \(did you mean 'cut'"),
+    ("features.rows.digits.data", "digit", r"features\.rows\.digits\.data: 'digit'.*allowed: digits, faces"),
+    ("features.rows.digits.arch", "resnet99", r"features\.rows\.digits.*'resnet99' does not exist"),
+    ("features.rows.digits.weights", "imagenet", r"features\.rows\.digits\.weights: pretrained weights: 'im"),
     ("invert.rows.ppa-none.attack", "pppa", r"ppa-none\.attack: 'pppa'.*allowed: .*gmi.*ppa"),
     ("invert.rows.ppa-none.victim", "nobody", r"ppa-none\.victim: 'nobody'"),
     ("invert.rows.ppa-none.seeds", [7], r"ppa-none\.seeds: '7' does not exist; allowed: 0, 1, 2"),
@@ -225,7 +228,7 @@ def test_the_row_that_stages_read_is_missed_where_one_of_them_has_rows(
 ) -> None:
     values = copy.deepcopy(desk)
     values["prepare"]["rows"] = {"face": values["prepare"]["rows"]["faces"]}
-    for name in (*STAGES, "split", "reconstruct", "prototypes", "design"):
+    for name in (*STAGES, "split", "reconstruct", "prototypes", "design", "features"):
         values[name]["rows"] = desk[name]["rows"] if name == stage else {}
     values["evaluate_split"] |= {"noise": [], "embeddings": {}}
     first = next(iter(desk[stage]["rows"]))

@@ -113,9 +113,10 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
         "invert@tl_aware-none",
     ]
     expected += ["judge@slim_vgg", "pretrain@imagenet", "prior@eigenfaces", "report"]
-    expected += [f"prepare@{row}" for row in ("digits", "faces", "law")] + ["split@law", "split@noise"]
+    expected += [f"prepare@{row}" for row in ("digits", "faces", "law", "records")]
     expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none", "peel-none")]
     expected += ["evaluate_split", "report_split", "prototypes@peel-none", "design@digits"]
+    expected += ["split@law", "split@noise", "features@digits"]
     assert top == sorted(expected)
     (parent,) = [r for r in runs if r.info.run_name == "invert@ppa-none"]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
