@@ -84,7 +84,7 @@ def simulate(
         x, outside, inside, sign = draw(mean, root, examples, models, targets, (seed, batch))
         thresholds = np.quantile(sign * outside, 1 - np.asarray(fprs), axis=0, method="weibull")
         rates.append([(sign * inside > threshold).mean() for threshold in thresholds])
-        deltas.append(signals(x, mean, root.T @ root))
+        deltas.append(signals(x, mean, covariance))
     found = np.array(rates)
     return Simulated(found.mean(0), found.std(0, ddof=1) / np.sqrt(batches), np.concatenate(deltas))
 

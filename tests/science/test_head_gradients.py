@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mipriv.analysis.head_gradients import by_side, gradient_norms, ranks, spearman
+from mipriv.analysis.head_gradients import _correlations, by_side, gradient_norms, ranks, spearman
 from mipriv.errors import InputError
 
 
@@ -79,6 +79,9 @@ def test_the_interval_ranks_every_resample_anew() -> None:
     random = np.random.default_rng(0)
     a = random.integers(6, size=30).astype(float)
     b = a + random.normal(0, 2, 30).round()
+    times = random.multinomial(30, np.full(30, 1 / 30), 50)
+    repeated = [slow_spearman(a.repeat(often), b.repeat(often)) for often in times]
+    np.testing.assert_allclose(_correlations([a, b], times.astype(float)), repeated)
     slow = [slow_spearman(a[rows], b[rows]) for rows in random.integers(30, size=(1_500, 30))]
     low, high = np.quantile(slow, [0.025, 0.975])
     found = spearman(a, b)

@@ -95,6 +95,7 @@ def test_cells_at_chance_saturated_or_unresolved_are_left_out_by_name() -> None:
     [
         [],
         cells_of(LAW, grid=GRID[:3]),
+        cells_of(LAW, grid=[(8, 2), (16, 5), (32, 2)]),
         cells_of(LAW, grid=[(s, 2) for s in (8, 16, 32, 64, 128)]),
         cells_of(LAW, grid=[(2, 2), (4, 4), (8, 8), (16, 16), (32, 32)]),
         [*cells_of(LAW), Cell(8, 2, 1.5)],
