@@ -99,7 +99,7 @@ def test_converged_heads_are_scikit_learns(warm: bool, how: str) -> None:
 def test_in_the_span_of_few_records_heads_are_the_same(recipe: Recipe) -> None:
     plain = trained(recipe, MASKED, 24, 40)
     turned = trained(recipe, replace(MASKED, qr=True), 24, 40)
-    assert (plain.weights - turned.weights).abs().max() < 1e-7
+    assert (plain.weights - turned.weights).abs().max() < 1e-6
     assert (plain.logits(data(24, 40)[0]) - turned.logits(data(24, 40)[0])).abs().max() < 1e-6
 
 
@@ -128,7 +128,7 @@ def test_a_warm_start_and_a_loose_tolerance_still_leave_each_model_its_own() -> 
     everyone = fit(features, labels, torch.ones(1, N, dtype=torch.bool), TIGHT, 5, classes=C)
     moved = (best.weights - everyone.weights).flatten(1).norm(dim=1)
     missed = (loose.weights - best.weights).flatten(1).norm(dim=1)
-    assert (missed < 0.5 * moved).all()
+    assert (missed < 0.7 * moved).all()
     shared = everyone.weights[0]
     for own, weights in zip(members, loose.weights, strict=True):
         x, y = features[own], labels[own]
@@ -162,7 +162,7 @@ class Quadratics:
 
     def __init__(self) -> None:
         self.a = torch.stack([torch.linspace(1, worst, 5).double() for worst in (1, 3, 30)])
-        self.b, self.penalty = torch.ones(5).double(), torch.full((5,), 0.1).double()
+        self.b, self.penalty = torch.ones(5).double(), torch.full((5,), 0.1, dtype=torch.float64)
         self.seen: list[int] = []
 
     def times(self, w: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ def test_rows_that_are_done_are_computed_no_more_and_do_not_move() -> None:
     assert problem.seen == [int((found.steps > step).sum()) for step in range(int(found.steps.max()))]
     a = Quadratics().a
     value = (a * found.x - 1).square().sum(1) / 2 + 0.05 * found.x.square().sum(1)
-    assert torch.allclose(found.value, value, rtol=1e-9, atol=0)
+    assert torch.allclose(found.value, value, rtol=1e-12, atol=0)
 
 
 def test_steps_are_about_as_many_as_scipys() -> None:
@@ -212,10 +212,16 @@ def test_steps_are_about_as_many_as_scipys() -> None:
 
 
 def test_the_inverse_hessian_of_the_common_minimum_saves_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    scaled = trained(TIGHT)
+    features, labels = data(300)
+    features, members = features * torch.logspace(-1, 1, D), balanced(M, 300, 3)
+
+    def train() -> Heads:
+        return fit(features, labels, members, replace(TIGHT, tolerance=1e-6), 0, classes=C, plan=MASKED)
+
+    scaled = train()
     monkeypatch.setattr("mipriv.shadows.planner.curved", lambda *_: False)
-    plain = trained(TIGHT)
-    assert (scaled.weights - plain.weights).abs().max() < 1e-6
+    plain = train()
+    assert (scaled.weights - plain.weights).abs().max() < 1e-4
     assert scaled.iterations.sum() < 0.7 * plain.iterations.sum()
 
 
