@@ -19,7 +19,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +28,7 @@ from mipriv import draws
 from mipriv.device import environment
 from mipriv.shadows.design import balanced
 from mipriv.shadows.heads import Heads, fit
+from mipriv.shadows.objective import widened
 from mipriv.shadows.recipes import Converged, Recipe, Steps
 
 CLASSES, PENALTY = 10, 1e-3
@@ -103,13 +104,13 @@ def adam(work: Work) -> tuple[Tensor, float, float]:
     """The same of a tight full-batch loop of torch's Adam, gradients in closed form."""
     found, began = [], (time.perf_counter(), time.process_time())
     for own in work.members[: work.few]:
-        x = F.pad(work.features[own], (0, 1), value=1.0)
-        hot, w = F.one_hot(work.labels[own], CLASSES).float(), torch.zeros(x.shape[1], CLASSES)
+        x = widened(work.features[own])
+        hot, w = F.one_hot(work.labels[own], CLASSES).T.float(), torch.zeros(CLASSES, x.shape[1])
         optimizer = torch.optim.Adam([w], ADAM.lr, (ADAM.momentum, ADAM.second), ADAM.epsilon)
         for _ in range(ADAM.steps):
-            w.grad = x.T @ (((x @ w).softmax(1) - hot) / len(x))
+            w.grad = (((w @ x.T).softmax(0) - hot) / len(x)) @ x
             optimizer.step()
-        found.append(w)
+        found.append(torch.cat([w[:, 1 : work.features.shape[1] + 1], w[:, :1]], 1).T)
     processor, wall = time.process_time() - began[1], time.perf_counter() - began[0]
     return torch.stack(found), 1e3 * processor / work.few, 1e3 * wall / work.few
 
@@ -151,7 +152,7 @@ def adam_table(work: Work) -> None:
     print(
         f"\nAdam of {ADAM.steps} full-batch steps at {ADAM.lr:g}: a recipe of its own. One by one {work.few}"
     )
-    print(f"of the {len(work.members)} models, ms a model stand for all.\n")
+    print(f"of the {len(work.members)} models are trained: ms a model stand for all.\n")
     print("| heads | accuracy on records left out | ms a model, processor | ms, clock | ratio |")
     print("| --- | ---: | ---: | ---: | ---: |")
     print(f"| Adam, one by one | {work.accuracy(weights):.4f} | {processor:.2f} | {wall:.2f} | 1 |")
