@@ -227,7 +227,7 @@ def separation(statistic: Tensor, members: Tensor) -> Tensor:
 
 
 def _each(values: Array, inside: Mask, outside: Mask, rate: float) -> tuple[Array, Array]:
-    """TPR and FPR of each record [N], NaN where its threshold would be the highest score whatever the rate."""
+    """TPR and FPR of each record [N], NaN where the threshold is the highest score whatever the rate."""
     few = thresholds.allowed(outside.sum(0), rate) < 1
     tpr, fpr = thresholds.per_record(values, inside, outside, rate)
     return np.where(few, np.nan, tpr), fpr
