@@ -92,10 +92,10 @@ def test_targets_together_share_a_threshold(rate: float) -> None:
     assert found.tpr.n == int((members & ~values.isnan()).sum())
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.3])
-def test_resamples_are_those_written_out(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each holds a pair as often as its target is drawn times its record; few scores are looked at first."""
-    monkeypatch.setattr(thresholds, "MARGIN", 1)
+@pytest.mark.parametrize(("rate", "margin"), [(0.02, -3), (0.3, -60), (0.3, 0)])
+def test_resamples_are_those_written_out(rate: float, margin: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds a pair as often as its target is drawn times its record; at first too few are looked at."""
+    monkeypatch.setattr(thresholds, "MARGIN", margin)
     monkeypatch.setattr(thresholds, "RESAMPLES", 40)
     monkeypatch.setattr(stats, "CELLS", 500)
     values, members = (t.numpy() for t in scores(5, 30, 2))

@@ -238,10 +238,10 @@ def test_logits_of_any_size_are_told_apart() -> None:
 
 
 def test_a_reference_that_drowns_the_others_leaves_their_mean_exact() -> None:
-    said = torch.tensor([0.0, -900.0, -910.0, -905.0]).double()
+    said = torch.tensor([-900.0, 0.0, -910.0, -905.0]).double()
     side = Side(said[:, None, None], torch.tensor([True, True, True, False])[:, None], left_out=True)
     rest = -900 + math.log1p(math.exp(-10)) - math.log(2)
-    assert side.log_mean[0].item() == pytest.approx(rest, rel=1e-14)
+    assert side.log_mean[1].item() == pytest.approx(rest, rel=1e-14)
     assert side.log_mean[3].item() == pytest.approx(-math.log(3), rel=1e-14)
 
 
@@ -270,15 +270,17 @@ def test_a_record_on_one_side_only_has_no_score(name: str, knobs: dict[str, obje
 
 def test_where_references_agree_there_is_no_score() -> None:
     """However large what they say, and whatever its last bit."""
-    given = answers(9, 1, 4, 3, 0.5, 1)
+    given = answers(11, 1, 60, 3, 0.5, 1)
     logits = given.logits.clone()
-    logits[:, :, 1] = torch.tensor([0.1, 1e4 / 3, 0.7]).double()
+    logits[:, :, 10:] = logits[0, :, 10:] * torch.logspace(-3, 4, 50).double()[:, None]
     flat = dataclasses.replace(given, logits=logits)
-    assert LiRA(variance="example")(flat).isnan().any(0).tolist()[1]
-    assert (
-        LiRA(variance="example")(flat)[:, 1].isnan().all()
-        and LiRA(variance="fixed")(flat)[:, 1].isfinite().any()
-    )
+    assert LiRA(variance="example")(flat)[:, 10:].isnan().all()
+    assert LiRA(variance="example")(flat)[:, :10].isfinite().any()
+    assert LiRA(variance="fixed")(flat)[:, 10:].isfinite().any()
+    last_bit = torch.tensor([1 / 3, math.nextafter(1 / 3, 1)] * 4, dtype=torch.float64)[:, None, None]
+    on = torch.ones(8, 1, dtype=torch.bool)
+    side, apart = (Side(values, on, left_out=True) for values in (last_bit, last_bit * on.cumsum(0)[:, None]))
+    assert side.variance.isnan().all() and apart.variance.isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "knobs"), EVERY, ids=str)
