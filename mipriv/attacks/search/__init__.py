@@ -1,1 +1,1 @@
-"""What inversion attacks share: rows that do not see each other, identity losses, searches over latents."""
+"""What attacks share: rows that do not see each other, losses, searches over latents, reference models."""
