@@ -223,7 +223,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1000, help="of the penalty method on identity blocks")
     given = parser.parse_args()
     if min(given.images, given.few) < 2:
-        parser.error(f"--images {given.images} --few {given.few}; allowed: 2 or more, of which there is a median")
+        parser.error(f"--images {given.images} --few {given.few}; allowed: 2 or more, for a median")
     torch.set_num_threads(given.threads)
     device = resolve(given.device)
     print(f"{given.threads} thread(s); torch {', '.join(environment(device).values())}.\n")
