@@ -33,6 +33,8 @@ def parent(project: Path) -> Iterator[Mapping[str, str]]:
             until = time.monotonic() + PATIENCE
             while not path.exists() and child.poll() is None and time.monotonic() < until:
                 time.sleep(0.02)
+            if not path.exists():
+                print(f"{VARIABLE}: no parent of stages came up; each starts by itself", file=sys.stderr)
             yield {VARIABLE: str(path)} if path.exists() else {}
         finally:
             children.end(child)

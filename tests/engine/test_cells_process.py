@@ -2,22 +2,13 @@
 
 import re
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import engine_toys
 import pytest
-from engine_processes import Launch
+from engine_processes import Launch, wait_for
 
 from tasks.engine import sealed
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -27,7 +18,10 @@ def test_a_killed_run_starts_again_where_it_was(
     process = start(engine_toys.__file__, "gated", tmp_path)
     # Killed in the middle of the second of three cells, with half a file on the disk.
     halves = ".cells/*.part/files/half.txt"
-    wait_for(lambda: engine_toys.ran(log) == [0, 1] and any(p.stat().st_size for p in tmp_path.glob(halves)))
+    wait_for(
+        lambda: engine_toys.ran(log) == [0, 1] and any(p.stat().st_size for p in tmp_path.glob(halves)),
+        seconds=300,
+    )
     process.send_signal(how)
     process.wait(300)
     assert process.returncode == -how

@@ -3,14 +3,12 @@
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from engine_processes import HERE, ROOT, Launch
+from engine_processes import HERE, ROOT, Launch, wait_for
 
 from flows import cluster
 
@@ -47,13 +45,6 @@ def folder(processes: list[psutil.Process]) -> Path:
     """Ray's folder, from the command line of one of its processes."""
     words = [word for process in processes for word in words_of(process)]
     return Path(next(word.split("=", 1)[1] for word in words if word.startswith("--temp-dir=")))
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_it_listens_on_loopback_only_and_no_file_holds_its_token(head: dict[str, str]) -> None:
@@ -115,7 +106,7 @@ def test_it_ends_with_its_run(tmp_path: Path, start: Launch) -> None:
     for name in names:
         (tmp_path / name).mkdir()
     runs = {name: start(HERE / "engine_head.py", tmp_path / name) for name in names}
-    wait_for(lambda: all((tmp_path / name / "pid").exists() for name in names))
+    wait_for(lambda: all((tmp_path / name / "pid").exists() for name in names), seconds=90)
     families = {name: family((tmp_path / name / "token").read_text()) for name in names}
     folders = {name: folder(processes) for name, processes in families.items()}
     for name in names:
@@ -125,7 +116,7 @@ def test_it_ends_with_its_run(tmp_path: Path, start: Launch) -> None:
     runs["terminated"].terminate()
     guard(families["interrupted"]).kill()
     runs["interrupted"].send_signal(signal.SIGINT)
-    wait_for(lambda: all(gone(processes) for processes in families.values()))
+    wait_for(lambda: all(gone(processes) for processes in families.values()), seconds=90)
     assert [runs[name].wait(60) for name in names] == [-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT]
     assert not folders["killed"].exists() and not folders["terminated"].exists()
     shutil.rmtree(folders["interrupted"])  # nobody was left to do it
@@ -134,9 +125,9 @@ def test_it_ends_with_its_run(tmp_path: Path, start: Launch) -> None:
 def test_a_stage_whose_cluster_dies_fails(tmp_path: Path, start: Launch) -> None:
     """It is not left waiting, though its cell was in the cluster's hands."""
     run = start(HERE / "engine_head.py", tmp_path)
-    wait_for(lambda: (tmp_path / "pid").exists())
+    wait_for(lambda: (tmp_path / "pid").exists(), seconds=90)
     processes = family((tmp_path / "token").read_text())
     (ray,) = (process for process in processes if "ray.scripts.scripts" in words_of(process))
     ray.kill()
     assert run.wait(60) == 0 and (tmp_path / "ended").read_text() != "0"
-    wait_for(lambda: gone(processes))
+    wait_for(lambda: gone(processes), seconds=90)

@@ -5,8 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,20 +12,13 @@ import engine_remote
 import engine_toys
 import psutil
 import pytest
-from engine_processes import HERE, ROOT, Launch
+from engine_processes import HERE, ROOT, Launch, wait_for
 
 from flows.cluster import local_head
 from tasks.engine import fanout
 from tasks.engine.cells import Cell, Place
 
 pytestmark = pytest.mark.usefixtures("on_ray")
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
 
 
 def half_way(root: Path, cells: list[int]) -> int:

@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_processes import ROOT, Launch
+from engine_processes import ROOT, Launch, alive, wait_for
 
 PROBE = """
 import json, os, signal, sys, time
@@ -39,20 +38,6 @@ if what == "wait":
 """
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A package `tasks` with the module at test and a stage that tells about itself."""
@@ -68,7 +53,7 @@ def project(tmp_path: Path) -> Path:
 def parent(project: Path, start: Launch, tmp_path: Path) -> Iterator[dict[str, str]]:
     path = tmp_path / "s"
     process = start("-m", "tasks.engine.warm", path, cwd=project, path=project)
-    wait_for(lambda: path.exists() or process.poll() is not None)
+    wait_for(lambda: path.exists() or process.poll() is not None, seconds=120)
     assert process.poll() is None, process.communicate()
     yield {"MIPRIV_WARM": str(path)}
     assert process.poll() is None, "it outlives every stage"
@@ -107,7 +92,7 @@ def test_errors_are_told_as_the_interpreter_would(
 
 def waiting(project: Path, start: Launch, env: dict[str, str]) -> "tuple[subprocess.Popen[str], int]":
     process = start("-m", "tasks.probe", "wait", cwd=project, path=project, env=env)
-    wait_for((project / "pid").exists)
+    wait_for((project / "pid").exists, seconds=120)
     pid = int((project / "pid").read_text())
     assert pid != process.pid and alive(pid)
     return process, pid
@@ -125,7 +110,7 @@ def test_a_stage_ends_with_the_process_that_handed_it_over(
 ) -> None:
     process, pid = waiting(project, start, parent)
     process.kill()
-    wait_for(lambda: not alive(pid))
+    wait_for(lambda: not alive(pid), seconds=120)
 
 
 def test_a_killed_stage_ends_the_process_that_waits_for_it(
