@@ -1,4 +1,4 @@
-"""One stage, brought up to date by ``dvc --wait-for-lock repro --single-item STAGE`` in a child."""
+"""One stage, brought up to date by ``dvc --wait-for-lock repro --single-item STAGE`` (`flows.dvc`) in a child."""
 
 import re
 import time
@@ -53,7 +53,7 @@ def bring(address: str, children: Children, say: Callable[[str], None], stale: b
             said.append(line)
 
     begun = time.perf_counter()
-    code = children.run("dvc", "--wait-for-lock", "repro", "--single-item", address, say=hear)
+    code = children.run("flows.dvc", "--wait-for-lock", "repro", "--single-item", address, say=hear)
     seconds = time.perf_counter() - begun
     if not code and f"Stage '{address}' didn't change, skipping" in said:
         return Outcome(End.UNCHANGED, SAME)
