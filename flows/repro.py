@@ -1,4 +1,4 @@
-"""One stage, brought up to date by ``dvc --wait-for-lock repro --single-item STAGE`` (`flows.dvc`) in a child."""
+"""One stage, brought up to date by ``dvc --wait-for-lock repro --single-item STAGE`` in a child: `flows.dvc`."""
 
 import re
 import time
