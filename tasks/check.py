@@ -2,7 +2,8 @@
 
 DVC removes a stage's outputs before it runs the stage, so a mistake that a stage finds by itself has
 already cost its last result. Every stage depends on this one, whose output never changes: it fails
-first, and nothing else is touched. Its second output holds the parameters, for the page that shows them all.
+first, and nothing else is touched. Its second output holds each block of the parameters in a file of its own,
+for stages that read whole blocks: DVC would write every value of them down with the stage.
 """
 
 import argparse
@@ -17,9 +18,6 @@ from tasks.checks import inversion, membership, splits
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
 from tasks.prepare import FACES
-
-# No parameters of the page of model inversion.
-ELSEWHERE = ("cost", "report_split", "prototypes", "design", "features")
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -46,8 +44,17 @@ def _data(wanted: Parameters) -> None:
         wanted.people(row)
 
 
+def _leave(values: Mapping[str, Any], folder: Path) -> None:
+    """Each block as ``NAME.json``, but `cost`, which changes no result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, block in values.items():
+        if name != "cost":
+            text = json.dumps(block, indent=1, sort_keys=True)
+            (folder / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
 def main() -> int:
-    """Check `params.yaml`; leave a file that says so, and one of all that was checked."""
+    """Check `params.yaml`; leave a file that says so, and what was checked."""
     parser = argparse.ArgumentParser(prog="python -m tasks.check", allow_abbrev=False)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--parameters", required=True, type=Path)
@@ -61,8 +68,7 @@ def main() -> int:
         return 2
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text('{"parameters": "consistent"}\n', encoding="utf-8")
-    checked = {name: block for name, block in values.items() if name not in ELSEWHERE}
-    given.parameters.write_text(json.dumps(checked, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    _leave(values, given.parameters)
     return 0
 
 

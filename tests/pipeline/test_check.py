@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from mipriv import plugin
 from mipriv.errors import InputError
+from tasks import report, report_split
 from tasks.check import check, main
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
-from tasks.report import BLOCKS
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,18 +29,27 @@ def test_the_desk_scale_is_consistent(desk: dict[str, Any]) -> None:
     check(desk)
 
 
-def test_what_was_checked_is_left_for_the_page_that_shows_it(
+def test_what_was_checked_is_left_block_by_block(
     desk: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every block that the page shows, as it is, and none that says where and how fast."""
-    left = {name: tmp_path / f"{name}.json" for name in ("out", "parameters")}
-    words = [word for name, path in left.items() for word in (f"--{name}", str(path))]
+    """Every block as it is, but the one that says where and how fast."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["tasks.check", *words])
-    assert main() == 0
-    found = json.loads(left["parameters"].read_text())
-    assert {name: found[name] for name in BLOCKS} == {name: desk[name] for name in BLOCKS}
-    assert "cost" not in found and left["out"].exists()
+    monkeypatch.setattr(
+        sys, "argv", ["tasks.check", "--out", f"{tmp_path}/check.json", "--parameters", f"{tmp_path}/blocks"]
+    )
+    assert main() == 0 and (tmp_path / "check.json").exists()
+    found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "blocks").iterdir()}
+    assert found == {name: block for name, block in desk.items() if name != "cost"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "blocks"), [("report", report.BLOCKS), ("report_split", report_split.BLOCKS)]
+)
+def test_a_page_depends_on_every_block_that_it_shows(stage: str, blocks: tuple[str, ...]) -> None:
+    deps = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    assert {dep for dep in deps if dep.startswith("out/parameters/")} == {
+        f"out/parameters/{name}.json" for name in blocks
+    }
 
 
 WRONG = [
