@@ -1,4 +1,4 @@
-"""One stage, brought up to date in a child by ``dvc --wait-for-lock repro --single-item STAGE``; `flows.dvc`."""
+"""One stage, brought up to date in a child by ``dvc --wait-for-lock repro --single-item`` (`flows.dvc`)."""
 
 import re
 import time
