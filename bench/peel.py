@@ -29,9 +29,10 @@ import tasks  # noqa: F401  (its threads spin but shortly)
 from mipriv import draws, plugin, stats
 from mipriv.attacks.reconstruction import Knowledge, Recovered, Sender
 from mipriv.attacks.reconstruction.decoder import Decoder
-from mipriv.attacks.reconstruction.peel import PEEL, Descent
+from mipriv.attacks.reconstruction.peel import PEEL
 from mipriv.attacks.search import blockwise
 from mipriv.attacks.search.blockwise import Penalty
+from mipriv.attacks.search.stages import Descent
 from mipriv.device import environment, resolve
 from mipriv.metrics.reconstruction import psnr, ssim
 from mipriv.models import classifiers

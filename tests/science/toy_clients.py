@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from mipriv import plugin
 from mipriv.attacks.reconstruction import Client, Knowledge, Recovered, offer
-from mipriv.attacks.reconstruction.peel import Descent, Level
 from mipriv.attacks.search.inverse import InverseRecipe
+from mipriv.attacks.search.stages import Descent, Level
 from tests.science.conftest import SHAPE
 
 ATTACKS = plugin.names("reconstruction")
