@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from mipriv.attacks.reconstruction import Access, Client, Knowledge, Progress, Recovered, opened
 from mipriv.attacks.search import blockwise
 from mipriv.attacks.search.blockwise import Penalty
+from mipriv.attacks.search.channel import measured
 from mipriv.attacks.search.latents import at_least_one
-from mipriv.attacks.search.matching import Map, deterministic
+from mipriv.attacks.search.matching import deterministic
+from mipriv.attacks.search.pixels import gaussian
 from mipriv.attacks.search.releases import Releases
-from mipriv.attacks.search.stages import Candidate, Counted, Descent, Level, Stages
+from mipriv.attacks.search.stages import Candidate, Counted, Descent, Level, Posterior, Stages
 from mipriv.errors import InputError
 from mipriv.models.chain import Chain
 from mipriv.plugin import one_of
 
 SOLVERS = ("auto", "levenberg_marquardt", "adam", "adam_levenberg_marquardt", "penalty")
-PROBES = 16  # images of the attacker's own that tell what the release does to features on average
 CONTRACTS = 0.95  # the largest Jacobian norm with which a fixed point is iterated
 
 
@@ -38,12 +39,16 @@ class PEEL:
     - `auto`: closing blocks x + F(x) whose F contracts are undone exactly, by a fixed point. Then
       `levenberg_marquardt`, given up once a level leaves equations of the attacker's own images far from met;
       where they are not met at its end `adam`, and the polish where that comes near.
+      Of a release that draws noise, first the mean of the attacker's images itself, and the most probable
+      image under the Gaussian of those images and the noise as measured: with r releases of noise variance s
+      the minimum of r/(2s) |network(x) - z|^2 + 1/2 |u|^2 in whitened coordinates u of x. Where noise alone
+      leaves more than `met` of the features nothing else is tried.
 
     What was recovered after every stage is a candidate, and the one of least error on the attacker's
     validation images, which are attacked along with the targets, is taken and named in `notes`, beside the
     `passes` over the network that an image took. A defence's noise thus ends the search in time. What a
-    release does to features on average, as dropout does, is taken to be a factor, measured on the attacker's
-    images.
+    release does to features on average, as dropout does, is taken to be a factor, measured like the noise on
+    the attacker's images; see `Channel`.
 
     Attributes:
         solver: see above.
@@ -51,6 +56,7 @@ class PEEL:
         descents: of `adam`.
         polish: levels that follow on `adam`.
         starts: of `adam`.
+        posterior: of the most probable image.
         met, near, lost: relative feature residuals, the median over validation images: at `met` `auto` looks
             no further, from `near` it goes on from Adam's images, above `lost` it gives up what begins at
             the mean.
@@ -71,6 +77,7 @@ class PEEL:
     )
     polish: tuple[Level, ...] = (Level(1e-8, 6, 60), Level(1e-10, 6, 60))
     starts: int = 1
+    posterior: Posterior = field(default_factory=Posterior)
     met: float = 1e-2
     near: float = 0.05
     lost: float = 0.4
@@ -147,14 +154,13 @@ class _Run:
     ) -> None:
         self._knobs, self._seed, self._progress = knobs, seed, progress
         self._shape, self._held = tuple(held.shape[1:]), held
-        self._mean = known.training.to(held).mean(0)
+        self._training = known.training.to(held)
         self.counted = Counted(network)
         z = torch.cat([asked.mean(held), asked.targets])
-        factor = self._factor(asked, known)
-        self._exact = factor == 1 and not self._random
-        scaled: Map = lambda x: factor * self.counted(x)  # noqa: E731
+        self._channel = measured(asked, self.counted, known.training)
+        self._noise = self._channel.noise / asked.repeats
         self.stages = Stages(
-            self.counted if factor == 1 else scaled,
+            self._channel.through(self.counted),
             z,
             self._shape,
             box=(0.0, 1.0) if known.bounded else None,
@@ -163,21 +169,12 @@ class _Run:
             report=self._report,
         )
         rows = len(z)
-        levels = sum(level.outer for level in (*knobs.levels, *knobs.polish)) * rows
-        self._total = max(1, levels + sum(d.steps for d in knobs.descents) * rows * knobs.starts)
+        steps = sum(level.outer for level in (*knobs.levels, *knobs.polish))
+        steps += sum(d.steps for d in knobs.descents) * knobs.starts
+        if knobs.solver == "auto" and self._channel.random:
+            steps = knobs.posterior.outer + (0 if self._drowned() else steps)
+        self._total = max(1, steps * rows)
         self._spent = 0
-
-    @torch.no_grad()
-    def _factor(self, asked: Releases, known: Knowledge) -> float:
-        """By what the release multiplies features on average; 1 where it draws nothing."""
-        some = known.training[:PROBES].to(asked.targets)
-        features = self.counted(some)
-        sent = [asked.once(some) for _ in range(2)]
-        self._random = not torch.equal(sent[0], sent[1])
-        if torch.equal(sent[0], features):
-            return 1.0
-        sent += [asked.once(some) for _ in range(PROBES - 2)]
-        return float((torch.stack(sent).mean(0) * features).sum() / features.square().sum())
 
     def penalty(self, truth: Tensor | None) -> tuple[list[Candidate], dict[str, str | float]]:
         """The published method; the only candidate."""
@@ -213,11 +210,16 @@ class _Run:
         """Candidates of the solver, cheap ones first, and what was noted on the way."""
         knobs, stages, lazy = self._knobs, self.stages, self._knobs.solver == "auto"
         notes = self._undo() if lazy else {}
-        mean = self._mean.expand(len(self.stages.z), *self._shape)
+        mean = self._training.mean(0).expand(len(stages.z), *self._shape)
         found: list[Candidate] = []
+        if lazy and self._channel.random:
+            prior = gaussian(self._training)
+            found += [("mean image", mean), stages.most_probable(prior, self._noise, knobs.posterior)]
+            if self._drowned():
+                return found, notes
         if lazy or knobs.solver == "levenberg_marquardt":
             found += stages.levels("levenberg_marquardt", mean, knobs.levels, knobs.lost if lazy else None)
-            if lazy and self._exact and stages.gap(found[-1][1]) <= knobs.met:
+            if lazy and self._channel.exact and stages.gap(found[-1][1]) <= knobs.met:
                 return found, notes
         if knobs.solver != "levenberg_marquardt":
             found += stages.descend(mean, knobs.descents, knobs.starts, self._seed)
@@ -227,6 +229,12 @@ class _Run:
                 found += stages.levels("adam, levenberg_marquardt", found[-1][1], knobs.polish)
         return found, notes
 
+    def _drowned(self) -> bool:
+        """Whether noise alone leaves more of the validation images' features than `met`."""
+        norms = self.stages.matching.unit[: len(self._held), 0]
+        noise = (self._noise * self.stages.z[0].numel()) ** 0.5
+        return float((noise / norms).median()) > self._knobs.met
+
     def _undo(self) -> dict[str, str | float]:
         """Undo closing blocks whose branch contracts; what is left is matched from then on."""
         knobs, z, largest, undone = self._knobs, self.stages.z, 0.0, 0
@@ -235,7 +243,9 @@ class _Run:
         except InputError:  # no residual network: the image is searched for all the same
             return {}
         blocks = list(chain.blocks)
-        while blocks and not chain.tail and self._exact and blocks[-1].identity and not blocks[-1].relu:
+        while (
+            blocks and not chain.tail and self._channel.exact and blocks[-1].identity and not blocks[-1].relu
+        ):
             norm = float(blockwise.contraction(blocks[-1], z[: len(self._held)], self._seed).max())
             if norm >= CONTRACTS:
                 break

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from mipriv import draws
+from mipriv.attacks.search.latents import at_least_one
 from mipriv.attacks.search.matching import Map, Matching, roughness
-from mipriv.attacks.search.pixels import total_variation
+from mipriv.attacks.search.pixels import Gaussian, total_variation
 from mipriv.solvers.levenberg_marquardt import Schedule, levenberg_marquardt
 
 Candidate = tuple[str, Tensor]
@@ -40,6 +41,21 @@ class Descent:
     steps: int
     lr: float
     tv_weight: float
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The search for the most probable image, by Levenberg and Marquardt's method.
+
+    Attributes:
+        outer, inner: see `Schedule`.
+    """
+
+    outer: int = 12
+    inner: int = 60
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "outer", "inner")
 
 
 class Counted(nn.Module):
@@ -119,6 +135,24 @@ class Stages:
                 break
         return found
 
+    def most_probable(self, prior: Gaussian, noise: float, search: Posterior) -> Candidate:
+        """The image of the largest posterior density, where noise of that variance lies on what was observed.
+
+        In whitened coordinates u of an image x it minimises |f(x) - z|^2 / noise + |u|^2, from the mean.
+        Where a box is given pixels are clamped at the end alone.
+        """
+        parts = []
+        for rows in self._chunks():
+            start = torch.zeros(len(rows), *self._shape, dtype=self.z.dtype, device=self.z.device)
+            solved = levenberg_marquardt(
+                self._whitened(rows, prior, noise), start, Schedule(search.outer, search.inner)
+            )
+            images = prior.pixels(solved.x.flatten(1)).view_as(start)
+            parts.append(images if self._box is None else images.clamp(*self._box))
+            self.passes += int(solved.evaluations.sum())
+            self._report(search.outer * len(rows))
+        return "most probable image", torch.cat(parts)
+
     def _chunks(self) -> tuple[Tensor, ...]:
         rows: tuple[Tensor, ...] = torch.arange(len(self.z), device=self.z.device).split(self._chunk)
         return rows
@@ -127,6 +161,20 @@ class Stages:
         """Of a chunk: features that do not match yet, and roughness."""
         root = smoothness**0.5
         return lambda x, at: torch.cat([self.matching(x, rows[at]), root * roughness(x)], 1)
+
+    def _whitened(self, rows: Tensor, prior: Gaussian, noise: float) -> Callable[[Tensor, Tensor], Tensor]:
+        """Of a chunk: features that do not match yet, and coordinates, each in standard deviations.
+
+        A row's damping is thus on one scale with its prior.
+        """
+        weight = self.matching.unit / noise**0.5
+
+        def equations(u: Tensor, at: Tensor) -> Tensor:
+            flat = u.flatten(1)
+            gaps = self.matching(prior.pixels(flat).view_as(u), rows[at])
+            return torch.cat([weight[rows[at]] * gaps, flat], 1)
+
+        return equations
 
     def descend(self, mean: Tensor, descents: tuple[Descent, ...], starts: int, seed: int) -> list[Candidate]:
         """What every stage of Adam leaves; of each row, over starts, the image of least feature residual.
