@@ -65,7 +65,7 @@ class PEEL:
         oracle_reset: `penalty` as released: each block's target is what the network computed in truth. No
             attack, as nobody who needs one knows that.
         selection: validation images, at most.
-        chunk: most rows in memory together; on a CPU more of them than fit its caches are slower.
+        chunk: most rows in memory together; on a CPU more than 16 are no faster, and one by one is slower.
     """
 
     solver: str = "auto"
@@ -87,7 +87,7 @@ class PEEL:
     penalty: Penalty = field(default_factory=Penalty)
     oracle_reset: bool = False
     selection: int = 8
-    chunk: int = 32
+    chunk: int = 16
 
     access: ClassVar[Access] = "weights"
 
