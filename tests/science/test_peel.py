@@ -7,10 +7,11 @@ from torchvision import models
 
 from mipriv import plugin
 from mipriv.attacks.reconstruction import Knowledge, Recovered, Sender
-from mipriv.attacks.reconstruction.peel import PEEL, Descent, Level
+from mipriv.attacks.reconstruction.peel import PEEL
 from mipriv.attacks.search import blockwise
 from mipriv.attacks.search.blockwise import Penalty
 from mipriv.attacks.search.matching import Matching, before_relu, deterministic
+from mipriv.attacks.search.stages import Descent, Level
 from mipriv.errors import InputError
 from mipriv.models import classifiers
 from mipriv.models.chain import Chain

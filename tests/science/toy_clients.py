@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from mipriv import plugin
 from mipriv.attacks.reconstruction import Client, Knowledge, Recovered, offer
-from mipriv.attacks.reconstruction.peel import Descent, Level
 from mipriv.attacks.search.inverse import InverseRecipe
+from mipriv.attacks.search.stages import Descent, Level, Posterior
 from tests.science.conftest import SHAPE
 
 ATTACKS = plugin.names("reconstruction")
@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, object]] = {
         "levels": (Level(1e-4, 1, 2), Level(1e-6, 2, 3)),
         "descents": (Descent(2, 0.05, 1e-4),),
         "polish": (Level(1e-8, 1, 2),),
+        "posterior": Posterior(2, 3),
         "selection": 6,
     },
     "optimise": {"steps": 4, "draws": 2, "selection": 2, "tv_weights": (0.0, 0.1), "chunk": 2},

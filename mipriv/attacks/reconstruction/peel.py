@@ -4,58 +4,27 @@ The subject is PEEL's (Arif et al., "PEEL the Layers and Find Yourself", SaTML 2
 the image itself instead of every block's features, and with it far fewer unknowns than equations.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mipriv import draws
 from mipriv.attacks.reconstruction import Access, Client, Knowledge, Progress, Recovered, opened
 from mipriv.attacks.search import blockwise
 from mipriv.attacks.search.blockwise import Penalty
+from mipriv.attacks.search.channel import measured
 from mipriv.attacks.search.latents import at_least_one
-from mipriv.attacks.search.matching import Matching, deterministic, roughness
-from mipriv.attacks.search.pixels import total_variation
+from mipriv.attacks.search.matching import deterministic
+from mipriv.attacks.search.pixels import gaussian
 from mipriv.attacks.search.releases import Releases
+from mipriv.attacks.search.stages import Candidate, Counted, Descent, Level, Posterior, Stages
 from mipriv.errors import InputError
 from mipriv.models.chain import Chain
 from mipriv.plugin import one_of
-from mipriv.solvers.levenberg_marquardt import Schedule, levenberg_marquardt
 
 SOLVERS = ("auto", "levenberg_marquardt", "adam", "adam_levenberg_marquardt", "penalty")
-PROBES = 16  # images of the attacker's own that tell what the release does to features on average
 CONTRACTS = 0.95  # the largest Jacobian norm with which a fixed point is iterated
-Candidate = tuple[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Level:
-    """One stage of Levenberg and Marquardt's method.
-
-    Attributes:
-        smoothness: weight of the squared roughness a pixel, in units of the squared relative feature error.
-        outer, inner: see `Schedule`.
-    """
-
-    smoothness: float
-    outer: int
-    inner: int
-
-
-@dataclass(frozen=True)
-class Descent:
-    """One stage of Adam on the pixels.
-
-    Attributes:
-        steps, lr: of Adam.
-        tv_weight: of the total variation a pixel, in units of the squared relative feature error.
-    """
-
-    steps: int
-    lr: float
-    tv_weight: float
 
 
 @dataclass(frozen=True)
@@ -70,12 +39,16 @@ class PEEL:
     - `auto`: closing blocks x + F(x) whose F contracts are undone exactly, by a fixed point. Then
       `levenberg_marquardt`, given up once a level leaves equations of the attacker's own images far from met;
       where they are not met at its end `adam`, and the polish where that comes near.
+      Of a release that draws noise, first the mean of the attacker's images itself, and the most probable
+      image under the Gaussian of those images and the noise as measured: with r releases of noise variance s
+      the minimum of r/(2s) |network(x) - z|^2 + 1/2 |u|^2 in whitened coordinates u of x. Where noise alone
+      leaves more than `met` of the features nothing else is tried.
 
     What was recovered after every stage is a candidate, and the one of least error on the attacker's
     validation images, which are attacked along with the targets, is taken and named in `notes`, beside the
     `passes` over the network that an image took. A defence's noise thus ends the search in time. What a
-    release does to features on average, as dropout does, is taken to be a factor, measured on the attacker's
-    images.
+    release does to features on average, as dropout does, is taken to be a factor, measured like the noise on
+    the attacker's images; see `Channel`.
 
     Attributes:
         solver: see above.
@@ -83,6 +56,7 @@ class PEEL:
         descents: of `adam`.
         polish: levels that follow on `adam`.
         starts: of `adam`.
+        posterior: of the most probable image.
         met, near, lost: relative feature residuals, the median over validation images: at `met` `auto` looks
             no further, from `near` it goes on from Adam's images, above `lost` it gives up what begins at
             the mean.
@@ -91,7 +65,7 @@ class PEEL:
         oracle_reset: `penalty` as released: each block's target is what the network computed in truth. No
             attack, as nobody who needs one knows that.
         selection: validation images, at most.
-        chunk: most rows in memory together; on a CPU more of them than fit its caches are slower.
+        chunk: most rows in memory together; on a CPU more than 16 are no faster, and one by one is slower.
     """
 
     solver: str = "auto"
@@ -103,6 +77,7 @@ class PEEL:
     )
     polish: tuple[Level, ...] = (Level(1e-8, 6, 60), Level(1e-10, 6, 60))
     starts: int = 1
+    posterior: Posterior = field(default_factory=Posterior)
     met: float = 1e-2
     near: float = 0.05
     lost: float = 0.4
@@ -112,7 +87,7 @@ class PEEL:
     penalty: Penalty = field(default_factory=Penalty)
     oracle_reset: bool = False
     selection: int = 8
-    chunk: int = 32
+    chunk: int = 16
 
     access: ClassVar[Access] = "weights"
 
@@ -148,7 +123,7 @@ class PEEL:
         log, best = [], -1
         for place, (_, images) in enumerate(candidates):
             error = (images[: len(held)] - held).square().mean().item()
-            gap = run.matching.relative(images[: len(held)]).median().item()
+            gap = run.stages.matching.relative(images[: len(held)]).median().item()
             log.append({"step": float(place), "validation_error": error, "feature_error": gap})
             if best < 0 or error < log[best]["validation_error"]:
                 best = place
@@ -160,31 +135,12 @@ class PEEL:
             log[best]["validation_error"],
             run.counted.seen + asked.queries,
             log,
-            {"solver": name, **notes, "passes": round(run.passes / len(run.z))},
+            {"solver": name, **notes, "passes": round(run.stages.passes / len(run.stages.z))},
         )
 
 
-class _Counted(nn.Module):
-    """A network that counts the images that it sees."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.seen = network, 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        """What the network makes of them."""
-        self.seen += len(images)
-        features: Tensor = self.network(images)
-        return features
-
-
 class _Run:
-    """Candidates for validation images and targets together, [v + n, C, H, W].
-
-    Attributes:
-        z: what is to be matched, [v + n, *feature_shape].
-        passes: over the network so far, forward ones and products with its Jacobian or the transpose alike.
-    """
+    """Candidates for validation images and targets together, [v + n, C, H, W]."""
 
     def __init__(
         self,
@@ -197,33 +153,28 @@ class _Run:
         progress: Progress | None,
     ) -> None:
         self._knobs, self._seed, self._progress = knobs, seed, progress
-        self._shape, self._box = tuple(held.shape[1:]), (0.0, 1.0) if known.bounded else None
-        self._held, self._images = len(held), held
-        self._mean = known.training.to(held).mean(0)
-        self.counted = _Counted(network)
-        self.z = torch.cat([asked.mean(held), asked.targets])
-        factor = self._factor(asked, known)
-        self._network: Callable[[Tensor], Tensor] = lambda x: factor * self.counted(x)
-        if factor == 1:
-            self._network = self.counted
-        self._exact = factor == 1 and not self._random
-        self.matching = Matching(self._network, self.z, self._shape)
-        rows = len(self.z)
-        levels = sum(level.outer for level in (*knobs.levels, *knobs.polish)) * rows
-        self._total = max(1, levels + sum(d.steps for d in knobs.descents) * rows * knobs.starts)
-        self._spent, self.passes = 0, 0
-
-    @torch.no_grad()
-    def _factor(self, asked: Releases, known: Knowledge) -> float:
-        """By what the release multiplies features on average; 1 where it draws nothing."""
-        some = known.training[:PROBES].to(asked.targets)
-        features = self.counted(some)
-        sent = [asked.once(some) for _ in range(2)]
-        self._random = not torch.equal(sent[0], sent[1])
-        if torch.equal(sent[0], features):
-            return 1.0
-        sent += [asked.once(some) for _ in range(PROBES - 2)]
-        return float((torch.stack(sent).mean(0) * features).sum() / features.square().sum())
+        self._shape, self._held = tuple(held.shape[1:]), held
+        self._training = known.training.to(held)
+        self.counted = Counted(network)
+        z = torch.cat([asked.mean(held), asked.targets])
+        self._channel = measured(asked, self.counted, known.training)
+        self._noise = self._channel.noise / asked.repeats
+        self.stages = Stages(
+            self._channel.through(self.counted),
+            z,
+            self._shape,
+            box=(0.0, 1.0) if known.bounded else None,
+            held=len(held),
+            chunk=knobs.chunk,
+            report=self._report,
+        )
+        rows = len(z)
+        steps = sum(level.outer for level in (*knobs.levels, *knobs.polish))
+        steps += sum(d.steps for d in knobs.descents) * knobs.starts
+        if knobs.solver == "auto" and self._channel.random:
+            steps = knobs.posterior.outer + (0 if self._drowned() else steps)
+        self._total = max(1, steps * rows)
+        self._spent = 0
 
     def penalty(self, truth: Tensor | None) -> tuple[list[Candidate], dict[str, str | float]]:
         """The published method; the only candidate."""
@@ -231,9 +182,10 @@ class _Run:
         chain = Chain.of(self.counted.network)
         given = self._given(chain, truth) if knobs.oracle_reset else None
         self._total = len(chain.blocks) * knobs.penalty.steps + knobs.penalty.stem_steps
-        self.passes = 2 * self._total * len(self.z)  # each over one block
+        z = self.stages.z
+        self.stages.passes = 2 * self._total * len(z)  # each over one block
         images = blockwise.penalty(
-            chain, self.z, self._shape, knobs.penalty, self._seed, truth=given, report=self._report
+            chain, z, self._shape, knobs.penalty, self._seed, truth=given, report=self._report
         )
         how = "oracle reset" if knobs.oracle_reset else "honest chain"
         return [(f"penalty, {how}", images)], {"oracle_reset": str(knobs.oracle_reset).lower()}
@@ -245,7 +197,7 @@ class _Run:
             raise InputError(
                 "oracle_reset: the client shows no true images; allowed: one that does, or false"
             )
-        x = torch.cat([self._images, truth.to(self.z)])
+        x = torch.cat([self._held, truth.to(self._held)])
         for layer in chain.stem:
             x = layer(x)
         found = []
@@ -256,127 +208,65 @@ class _Run:
 
     def search(self) -> tuple[list[Candidate], dict[str, str | float]]:
         """Candidates of the solver, cheap ones first, and what was noted on the way."""
-        knobs, lazy = self._knobs, self._knobs.solver == "auto"
+        knobs, stages, lazy = self._knobs, self.stages, self._knobs.solver == "auto"
         notes = self._undo() if lazy else {}
-        mean = self._mean.expand(len(self.z), *self._shape)
+        mean = self._training.mean(0).expand(len(stages.z), *self._shape)
         found: list[Candidate] = []
+        if lazy and self._channel.random:
+            prior = gaussian(self._training)
+            found += [("mean image", mean), stages.most_probable(prior, self._noise, knobs.posterior)]
+            if self._drowned():
+                return found, notes
         if lazy or knobs.solver == "levenberg_marquardt":
-            found += self._levels("levenberg_marquardt", mean, knobs.levels, knobs.lost if lazy else None)
-            if lazy and self._exact and self._gap(found[-1][1]) <= knobs.met:
+            found += stages.levels("levenberg_marquardt", mean, knobs.levels, knobs.lost if lazy else None)
+            if lazy and self._channel.exact and stages.gap(found[-1][1]) <= knobs.met:
                 return found, notes
         if knobs.solver != "levenberg_marquardt":
-            found += self._descend(mean)
-            if knobs.solver == "adam_levenberg_marquardt" or (lazy and self._gap(found[-1][1]) <= knobs.near):
-                found += self._levels("adam, levenberg_marquardt", found[-1][1], knobs.polish)
+            found += stages.descend(mean, knobs.descents, knobs.starts, self._seed)
+            if knobs.solver == "adam_levenberg_marquardt" or (
+                lazy and stages.gap(found[-1][1]) <= knobs.near
+            ):
+                found += stages.levels("adam, levenberg_marquardt", found[-1][1], knobs.polish)
         return found, notes
 
-    def _gap(self, images: Tensor) -> float:
-        """Relative feature residual of the validation images, the median."""
-        return float(self.matching.relative(images[: self._held]).median())
+    def _drowned(self) -> bool:
+        """Whether noise alone leaves more of the validation images' features than `met`."""
+        norms = self.stages.matching.unit[: len(self._held), 0]
+        noise = (self._noise * self.stages.z[0].numel()) ** 0.5
+        return float((noise / norms).median()) > self._knobs.met
 
     def _undo(self) -> dict[str, str | float]:
         """Undo closing blocks whose branch contracts; what is left is matched from then on."""
-        knobs, largest, undone = self._knobs, 0.0, 0
+        knobs, z, largest, undone = self._knobs, self.stages.z, 0.0, 0
         try:
             chain = Chain.of(self.counted.network)
         except InputError:  # no residual network: the image is searched for all the same
             return {}
         blocks = list(chain.blocks)
-        while blocks and not chain.tail and self._exact and blocks[-1].identity and not blocks[-1].relu:
-            norm = float(blockwise.contraction(blocks[-1], self.z[: self._held], self._seed).max())
+        while (
+            blocks and not chain.tail and self._channel.exact and blocks[-1].identity and not blocks[-1].relu
+        ):
+            norm = float(blockwise.contraction(blocks[-1], z[: len(self._held)], self._seed).max())
             if norm >= CONTRACTS:
                 break
             solved = blockwise.fixed_point(
                 blocks[-1],
-                self.z,
+                z,
                 memory=knobs.memory,
                 iterations=knobs.iterations,
                 tolerance=knobs.tolerance,
             )
-            if not bool(solved.converged[: self._held].all()):
+            if not bool(solved.converged[: len(self._held)].all()):
                 break
             largest, undone = max(largest, norm), undone + 1
-            self.passes += int(solved.evaluations.sum())
-            self.z = solved.x
+            self.stages.passes += int(solved.evaluations.sum())
+            z = solved.x
             blocks.pop()
         if not undone:
             return {}
-        front = nn.Sequential(*chain.stem, *(block.module for block in blocks))
-        self.counted.network = front
-        self.matching = Matching(self.counted, self.z, self._shape)
+        self.counted.network = nn.Sequential(*chain.stem, *(block.module for block in blocks))
+        self.stages.observe(self.counted, z)
         return {"undone": float(undone), "contraction": largest}
-
-    def _levels(
-        self, name: str, start: Tensor, levels: tuple[Level, ...], lost: float | None = None
-    ) -> list[Candidate]:
-        """What every level leaves, each from where the one before ended; none after one above `lost`."""
-        found = []
-        for level in levels:
-            parts = []
-            for rows in self._chunks():
-                solved = levenberg_marquardt(
-                    self._equations(rows, level.smoothness),
-                    start[rows],
-                    Schedule(level.outer, level.inner),
-                    box=self._box,
-                )
-                parts.append(solved.x)
-                self.passes += int(solved.evaluations.sum())
-                self._report(level.outer * len(rows))
-            start = torch.cat(parts)
-            found.append((f"{name}, smoothness {level.smoothness:g}", start))
-            if lost is not None and self._gap(start) > lost:
-                break
-        return found
-
-    def _chunks(self) -> tuple[Tensor, ...]:
-        rows: tuple[Tensor, ...] = torch.arange(len(self.z), device=self.z.device).split(self._knobs.chunk)
-        return rows
-
-    def _equations(self, rows: Tensor, smoothness: float) -> Callable[[Tensor, Tensor], Tensor]:
-        """Of a chunk: features that do not match yet, and roughness."""
-        root = smoothness**0.5
-        return lambda x, at: torch.cat([self.matching(x, rows[at]), root * roughness(x)], 1)
-
-    def _descend(self, mean: Tensor) -> list[Candidate]:
-        """What every stage of Adam leaves; of each row, over starts, the image of least feature residual."""
-        knobs = self._knobs
-        best = [mean] * len(knobs.descents)
-        least = [torch.full((len(mean),), torch.inf, dtype=mean.dtype, device=mean.device)] * len(best)
-        for start in range(knobs.starts):
-            # All rows start alike: what one begins from depends on no other.
-            first = mean
-            if start:
-                random = draws.uniform(self._shape, self._seed, "start", start).to(mean)
-                first = random.expand_as(mean)
-            parts = [self._adam(first[rows], rows) for rows in self._chunks()]
-            for place, images in enumerate(map(torch.cat, zip(*parts, strict=True))):
-                gaps = self.matching.relative(images)
-                better = gaps < least[place]
-                best[place] = torch.where(better[:, None, None, None], images, best[place])
-                least[place] = torch.where(better, gaps, least[place])
-        return [
-            (f"adam, variation {d.tv_weight:g}", images)
-            for d, images in zip(knobs.descents, best, strict=True)
-        ]
-
-    @torch.enable_grad()
-    def _adam(self, start: Tensor, rows: Tensor) -> list[Tensor]:
-        """Images after every stage."""
-        x, found = start.clone().requires_grad_(), []
-        for descent in self._knobs.descents:
-            adam = torch.optim.Adam([x], descent.lr)
-            for _ in range(descent.steps):
-                losses = self.matching(x, rows).square().sum(1) + descent.tv_weight * total_variation(x)
-                (x.grad,) = torch.autograd.grad(losses.sum(), x)
-                adam.step()
-                if self._box is not None:
-                    with torch.no_grad():
-                        x.clamp_(*self._box)
-                self._report(len(rows))
-            self.passes += 2 * descent.steps * len(rows)
-            found.append(x.detach().clone())
-        return found
 
     def _report(self, steps: int) -> None:
         self._spent += steps

@@ -30,20 +30,21 @@ class Matching:
 
     Attributes:
         one_sided: whether the network ends in a ReLU.
+        unit: [n, 1], norms of what was observed, above 0.
     """
 
     def __init__(self, network: Map, observed: Tensor, image_shape: tuple[int, ...]) -> None:
         self._network = network
         self._target: Tensor = observed.flatten(1)
         self._clean = (self._target >= 0).all(1, keepdim=True)
-        self._unit: Tensor = self._target.norm(dim=1).clamp(min=torch.finfo(observed.dtype).tiny)[:, None]
+        self.unit: Tensor = self._target.norm(dim=1).clamp(min=torch.finfo(observed.dtype).tiny)[:, None]
         with torch.no_grad():
             probe = torch.full((1, *image_shape), 0.5, dtype=observed.dtype, device=observed.device)
             self.one_sided = before_relu(network, probe)[1]
 
     def __call__(self, images: Tensor, places: Tensor) -> Tensor:
         """What is not right yet, [k, m], of images [k, C, H, W] at those places of the observed."""
-        target, unit = self._target[places], self._unit[places]
+        target, unit = self._target[places], self.unit[places]
         if not self.one_sided:
             return (self._network(images).flatten(1) - target) / unit
         before = before_relu(self._network, images)[0].flatten(1)
@@ -55,7 +56,7 @@ class Matching:
     def relative(self, images: Tensor) -> Tensor:
         """|network(image) - observed| / |observed| [k] of images [k, C, H, W] of the first k observed."""
         features = in_chunks(lambda x: self._network(x).flatten(1), images, CHUNK)
-        gaps: Tensor = (features - self._target[: len(images)]).norm(dim=1) / self._unit[: len(images), 0]
+        gaps: Tensor = (features - self._target[: len(images)]).norm(dim=1) / self.unit[: len(images), 0]
         return gaps
 
 
