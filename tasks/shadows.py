@@ -25,6 +25,7 @@ from tasks.engine.stage import Stage, launch
 
 FILE = "logits-{}.safetensors"
 ALGORITHMS: dict[str, type[Steps] | type[Converged]] = {"steps": Steps, "converged": Converged}
+FLAT = 0.1  # of the median deviation: a feature that varies less than this is not blown up any further
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -97,7 +98,8 @@ def grid(
     declared = recipe_of(Recipe(**recipe), "shadows.recipes")
     pools = enough(seen["pool_labels"], classes, examples, distinct, seed)
     # One scale for all, from records that no model trains on.
-    mean, deviation = seen["population"].mean(0), seen["population"].std(0).clamp(min=1e-6)
+    mean, deviation = seen["population"].mean(0), seen["population"].std(0)
+    deviation = deviation.clamp(min=FLAT * deviation.median().item())
     right, converged, steps = [], [], []
     for place, pool in enumerate(pools):
         own = (seen["pool"][pool.records.to(where)] - mean) / deviation
