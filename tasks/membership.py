@@ -110,6 +110,11 @@ def detections(folder: Path) -> dict[float, Detection | str]:
     return {**told, **{float(rate): why for rate, why in found["refused"].items()}}
 
 
+def auc(folder: Path) -> float:
+    """Of a cell."""
+    return float(json.loads((folder / FIGURES).read_text(encoding="utf-8"))["auc"])
+
+
 def scores(folder: Path) -> tuple[Tensor, Tensor]:
     """Scores float32 [M, N] and members [M, N] bool of a cell."""
     found = load_file(folder / SCORES)

@@ -5,7 +5,7 @@ probability, log(p_y / (1 - p_y)), on every record of their pool and on records 
 that membership attacks read of an answer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,6 +84,8 @@ class Answered:
         population: [M, Z] float32, the same of records that no model has seen.
         gradients: [2, N] float64, mean norms of a record's gradient over the models that have it, and over
             those that lack it.
+        accuracy: [M] float64, on records that no model has seen.
+        converged: [M] bool.
     """
 
     odds: Tensor
@@ -91,6 +93,8 @@ class Answered:
     records: Tensor
     population: Tensor
     gradients: Tensor
+    accuracy: Tensor
+    converged: Tensor
 
 
 def recipe_of(wanted: Recipe, where: str) -> Steps | Converged:
@@ -137,7 +141,7 @@ def grid(
     # One scale for all, from records that no model trains on.
     mean, deviation = seen["population"].mean(0), seen["population"].std(0)
     deviation = deviation.clamp(min=FLAT * deviation.median().item())
-    right, converged, steps = [], [], []
+    left, steps = [], []
     for place, pool in enumerate(pools):
         own = (seen["pool"][pool.records.to(where)] - mean) / deviation
         others, labels = _others(seen, pool)
@@ -153,10 +157,8 @@ def grid(
             classes=classes,
             precision="bf16" if precision == "bf16" else "fp32",
         )
-        inside, outside = made.logits(own), made.logits((others - mean) / deviation)
-        right.append((outside.argmax(-1) == labels).double().mean())
-        converged.append(made.converged.double().mean())
-        steps.append(made.iterations.double().mean())
+        answering = replace(made, weights=made.weights.float())
+        inside, outside = answering.logits(own), answering.logits((others - mean) / deviation)
         some = _spread(labels, population)
         found = Answered(
             odds=_odds(inside, known),
@@ -164,13 +166,17 @@ def grid(
             records=pool.records,
             population=_odds(outside[:, some], labels[some]),
             gradients=torch.stack(by_side(gradient_norms(inside, own, known), members)),
+            accuracy=(outside.argmax(-1) == labels).double().mean(1),
+            converged=made.converged,
         )
-        save_file(
-            {key: value.cpu().contiguous() for key, value in vars(found).items()}, out / FILE.format(place)
-        )
+        kept = {key: value.cpu().contiguous() for key, value in vars(found).items()}
+        save_file(kept, out / FILE.format(place))
+        left.append(found)
+        steps.append(made.iterations.double().mean())
         progress(place + 1, len(pools))
-    figures = {"natural_accuracy": right, "converged": converged, "iterations": steps}
-    events.metrics({key: float(torch.stack(values).mean()) for key, values in figures.items()})
+    events.metric("natural_accuracy", float(torch.cat([one.accuracy for one in left]).mean()))
+    events.metric("converged", float(torch.cat([one.converged for one in left]).double().mean()))
+    events.metric("iterations", float(torch.stack(steps).mean()))
     records = sum(len(pool.records) for pool in pools)
     events.metrics({"pools": len(pools), "models": models * len(pools), "records": records})
     events.text("plan", made.plan.why)

@@ -11,8 +11,9 @@ from mipriv.shadows.recipes import Converged, Recipe
 MASKED = 40_000
 # From here a head alone keeps a core busy for longer than starting its process takes.
 GATHERED = 1_000_000
-# Logits of a chunk, in numbers: what is computed on between two products should stay in a cache.
-LOGITS = 600_000
+# Logits of a chunk, in numbers: what is computed on between two products should stay in a cache, but inverse
+# blocks of the Hessian, too large for one, are read once for all heads of a chunk.
+LOGITS = 1_600_000
 BLOCKS = 250_000_000  # numbers in the inverses of the Hessian's blocks, 1 GB
 # Records times classes. Up to here float64 takes no more time, and rounding of an objective in float32 ends
 # the search of heads that are nearly separable before their gradient is small.

@@ -8,6 +8,7 @@ from mipriv.plugin import one_of
 from tasks import (
     design,
     evaluate,
+    evaluate_membership,
     evaluate_split,
     features,
     finetune,
@@ -51,6 +52,7 @@ class Parameters:
             "features": features.Features,
             "shadows": shadows.Shadows,
             "membership": membership.Attacks,
+            "evaluate_membership": evaluate_membership.EvaluateMembership,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "cost": params.Cost,
@@ -77,6 +79,9 @@ class Parameters:
         self.features = params.validate(features.Features, values["features"], "features")
         self.shadows = params.validate(shadows.Shadows, values["shadows"], "shadows")
         self.membership = params.validate(membership.Attacks, values["membership"], "membership")
+        self.evaluate_membership = params.validate(
+            evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
+        )
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.cost = params.validate(params.Cost, values["cost"], "cost")
