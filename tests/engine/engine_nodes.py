@@ -60,7 +60,8 @@ def main(root: Path) -> None:
     """Write how many cells were done when the node died."""
     from ray.cluster_utils import Cluster
 
-    sizes = {"num_cpus": 1, "object_store_memory": STORE, "node_ip_address": "127.0.0.1"}
+    # On the machine's own address: Ray keeps a head on loopback to itself. Every call needs the token.
+    sizes = {"num_cpus": 1, "object_store_memory": STORE}
     cluster = Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False})
     try:
         other = cluster.add_node(**sizes)
