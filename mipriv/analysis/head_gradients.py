@@ -76,7 +76,7 @@ def ranks(values: ArrayLike) -> Array:
     return found
 
 
-def spearman(a: ArrayLike, b: ArrayLike, seed: int = 0) -> Figure:
+def spearman(a: ArrayLike, b: ArrayLike, seed: int = 0, resamples: int | None = None) -> Figure:
     """Rank correlation (Spearman 1904): Pearson's of the ranks, ties at their mean rank.
 
     The interval is by the bootstrap over examples, each resample ranked anew (an example drawn twice ties
@@ -85,6 +85,7 @@ def spearman(a: ArrayLike, b: ArrayLike, seed: int = 0) -> Figure:
     Args:
         a, b: [N], a pair an example; vulnerability and gradient norm, say.
         seed: of the resampling.
+        resamples: how many; None: `stats.RESAMPLES`.
 
     Raises:
         InputError: shapes that differ, fewer than 2 examples, a value that is not finite, or all alike.
@@ -98,10 +99,10 @@ def spearman(a: ArrayLike, b: ArrayLike, seed: int = 0) -> Figure:
     n = len(sides[0])
     point = float(_correlations(sides, np.ones((1, n)))[0])
     random = np.random.Generator(np.random.PCG64(seed))
-    chunk = max(1, stats.CELLS // n)
+    chunk, total = max(1, stats.CELLS // n), resamples or stats.RESAMPLES
     replicates = [
-        _correlations(sides, stats.counts(n, min(chunk, stats.RESAMPLES - start), random).astype(np.float64))
-        for start in range(0, stats.RESAMPLES, chunk)
+        _correlations(sides, stats.counts(n, min(chunk, total - start), random).astype(np.float64))
+        for start in range(0, total, chunk)
     ]
     low, high = stats.interval(np.concatenate(replicates))
     return Figure(point, low, high, n, 1, "bootstrap of examples")

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mipriv import stats
 from mipriv.analysis.dp_bound import check_size, tpr_bound
-from mipriv.analysis.vulnerability_grid import Cell, Excluded, r_squared, regress, usable
+from mipriv.analysis.vulnerability_grid import Cell, Excluded, determined, r_squared, regress, usable
 from mipriv.errors import InputError
 from mipriv.stats import Figure
 
@@ -178,6 +178,28 @@ def fit(cells: Sequence[Cell], fpr: float, saturated: float = SATURATED, seed: i
     r2 = r_squared(margins, design @ np.array([b_s, b_c, b_0]), used, seed)
     left = tuple(excluded)
     return Fitted(fpr, b_s, b_c, b_0, coefficients, r2, tuple(used), left, found.replicates)
+
+
+def held_out(cells: Sequence[Cell], fpr: float, saturated: float = SATURATED, seed: int = 0) -> Figure:
+    """R2 of predictions for each (S, C) by a line through all the others: what the law says of new cells.
+
+    Args:
+        cells, fpr, saturated: as `fit`.
+        seed: of the bootstrap over the cells judged.
+
+    Raises:
+        InputError: as `fit`, of any of the lines.
+    """
+    used, _ = usable(cells, fpr, saturated)
+    design, margins = _design(used), _margins(used, fpr)
+    sizes = [(cell.examples, cell.classes) for cell in used]
+    predicted = np.empty(len(used))
+    for size in dict.fromkeys(sizes):
+        out = np.array([one == size for one in sizes])
+        determined(design[~out], [cell for cell, left in zip(used, out, strict=True) if not left])
+        line, *_ = np.linalg.lstsq(design[~out], margins[~out], rcond=None)
+        predicted[out] = design[out] @ line
+    return r_squared(margins, predicted, used, seed)
 
 
 def predict(examples: int, classes: int, fpr: float = 0.1, laws: Mapping[float, PowerLaw] = PAPER) -> float:

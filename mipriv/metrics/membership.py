@@ -8,7 +8,8 @@ members, is refused: what many models say of one record are not independent tria
 """
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class Detection:
         tpr: with its interval.
         distinct: records that are not members of every target.
         left_out: scores that were NaN.
+        again: TPR in each resample of `pooled`; of the others, empty.
     """
 
     rate: float
@@ -41,6 +43,7 @@ class Detection:
     tpr: Figure
     distinct: int
     left_out: int
+    again: tuple[float, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ def per_target(scores: Tensor, members: Tensor, rate: float) -> list[Detection]:
     return found
 
 
-def pooled(scores: Tensor, members: Tensor, rate: float, seed: int = 0) -> Detection:
+def pooled(
+    scores: Tensor, members: Tensor, rate: float, seed: int = 0, resamples: int | None = None
+) -> Detection:
     """All targets by one threshold, with an interval over targets and records together.
 
     The pigeonhole bootstrap (see `stats.mean`) draws targets and records independently, the threshold anew in
@@ -125,6 +130,7 @@ def pooled(scores: Tensor, members: Tensor, rate: float, seed: int = 0) -> Detec
         members: [T, N] bool.
         rate: of false positives.
         seed: of the resampling.
+        resamples: how many; None: `thresholds.RESAMPLES`.
 
     Raises:
         InputError: see `per_target`.
@@ -136,9 +142,28 @@ def pooled(scores: Tensor, members: Tensor, rate: float, seed: int = 0) -> Detec
     _resolved(distinct, rate)
     threshold, achieved = thresholds.threshold(values[outside], rate)
     point = float((values[inside] > threshold).mean())
-    again = thresholds.pooled(values, inside, outside, rate, seed)
+    again = thresholds.pooled(values, inside, outside, rate, seed, resamples)
     tpr = _figure(point, again, int(inside.any(0).sum()), len(values))
-    return Detection(rate, achieved, tpr, distinct, int((~kept).sum()))
+    return Detection(rate, achieved, tpr, distinct, int((~kept).sum()), tuple(again.tolist()))
+
+
+def together(found: Sequence[Detection]) -> Figure:
+    """Mean TPR over designs (seeds, of pools and halves) that `pooled` has measured at one rate.
+
+    Each design is resampled by itself; designs are not resampled, and count in `seeds`. n is the least number
+    of distinct members of one.
+
+    Raises:
+        InputError: none, of different rates or numbers of resamples.
+    """
+    kinds = {(one.rate, len(one.again)) for one in found}
+    if len(kinds) != 1:
+        raise InputError(f"designs: {len(found)} of {len(kinds)} kinds; allowed: one or more, of one kind")
+    point = float(np.mean([one.tpr.point for one in found]))
+    again = np.mean([one.again for one in found], axis=0)
+    records = min(one.tpr.n for one in found)
+    figure = _figure(point, again, records, len(found))
+    return figure if len(found) > 1 else dataclasses.replace(found[0].tpr, seeds=1)
 
 
 def exact(scores: Tensor, members: Tensor, rate: float) -> Detection:

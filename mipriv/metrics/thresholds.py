@@ -46,17 +46,19 @@ def per_record(values: Array, inside: Mask, outside: Mask, rate: float) -> tuple
     return tpr, fpr
 
 
-def drawn(shape: tuple[int, int], seed: int, cells: int) -> Iterator[tuple[Counts, Counts]]:
+def drawn(shape: tuple[int, int], seed: int, resamples: int, cells: int) -> Iterator[tuple[Counts, Counts]]:
     """How often targets [b, T] and records [b, N] are in each resample, some resamples at a time."""
     random = np.random.Generator(np.random.PCG64(seed))
-    by_target, by_record = (stats.counts(units, RESAMPLES, random).astype(np.int32) for units in shape)
+    by_target, by_record = (stats.counts(units, resamples, random).astype(np.int32) for units in shape)
     step = max(1, stats.CELLS // max(1, cells))
-    for first in range(0, RESAMPLES, step):
+    for first in range(0, resamples, step):
         yield by_target[first : first + step], by_record[first : first + step]
 
 
-def pooled(values: Array, inside: Mask, outside: Mask, rate: float, seed: int) -> Array:
-    """TPR by one threshold for all, in each resample: [RESAMPLES].
+def pooled(
+    values: Array, inside: Mask, outside: Mask, rate: float, seed: int, resamples: int | None = None
+) -> Array:
+    """TPR by one threshold for all, in each resample: [resamples].
 
     Args:
         values: [T, N] scores.
@@ -64,14 +66,15 @@ def pooled(values: Array, inside: Mask, outside: Mask, rate: float, seed: int) -
         outside: [T, N], which are of others.
         rate: of false positives.
         seed: of the resampling.
+        resamples: how many; None: `RESAMPLES`.
 
     Returns:
         NaN where a resample has no member or no other.
     """
     own, others = _Falling(values, inside), _Falling(values, outside)
     reach = min(len(others.values), math.ceil(3 * rate * len(others.values)) + MARGIN)
-    found = []
-    for by_target, by_record in drawn((values.shape[0], values.shape[1]), seed, 2 * reach):
+    found, shape = [], (values.shape[0], values.shape[1])
+    for by_target, by_record in drawn(shape, seed, resamples or RESAMPLES, 2 * reach):
         total = others.weight(by_target, by_record)
         first = others.first_beyond(allowed(total, rate), by_target, by_record, reach)
         cut = np.append(others.values, -np.inf)[first]

@@ -81,6 +81,39 @@ def disjoint(labels: Tensor, classes: int, per_class: int, pools: int, seed: int
     if classes > len(there):
         raise InputError(f"classes: {classes}; allowed: up to {len(there)}, all that the data has")
     chosen = tuple(int(c) for c in draws.stream(seed, "classes").permutation(there)[:classes])
+    return _of(labels, chosen, per_class, pools, seed)
+
+
+def enough(labels: Tensor, classes: int, per_class: int, distinct: int, seed: int) -> list[Pool]:
+    """As many pools that share no record as hold `distinct` records together; the first is `pool`'s.
+
+    A cell of few small classes has too few records to tell a low rate of false positives. Further pools are
+    drawn of the same classes, then of the next C classes, which share none with them.
+
+    Raises:
+        InputError: see `pool`; or the data holds too few records for so many pools.
+    """
+    found = [pool(labels, classes, per_class, seed)]
+    there = np.unique(labels.cpu().numpy())
+    order = draws.stream(seed, "classes").permutation(there)
+    size = len(found[0].records)
+    needed = -(-distinct // size)
+    groups = [order[i : i + classes] for i in range(0, len(order) - classes + 1, classes)]
+    per_group = [min(_count(labels, int(c)) for c in group) // (2 * per_class) for group in groups]
+    if sum(per_group) < needed:
+        held = f"{sum(per_group)} pools of {size} records"
+        raise InputError(f"distinct: {distinct}; allowed: up to {sum(per_group) * size}, {held}")
+    found = []
+    for group, most in zip(groups, per_group, strict=True):
+        wanted = min(most, needed - len(found))
+        if wanted:
+            found += _of(labels, tuple(int(c) for c in group), per_class, wanted, seed)
+    return found
+
+
+def _of(labels: Tensor, chosen: tuple[int, ...], per_class: int, pools: int, seed: int) -> list[Pool]:
+    """Pools of the given classes that share no record."""
+    own = labels.cpu().numpy()
     orders = [draws.stream(seed, "records", c).permutation(np.flatnonzero(own == c)) for c in chosen]
     needed = 2 * per_class * pools
     for c, order in zip(chosen, orders, strict=True):
@@ -93,6 +126,10 @@ def disjoint(labels: Tensor, classes: int, per_class: int, pools: int, seed: int
         part = slice(2 * per_class * i, 2 * per_class * (i + 1))
         found.append(Pool(*_joined([order[part] for order in orders]), chosen, rest, rest_labels))
     return found
+
+
+def _count(labels: Tensor, own: int) -> int:
+    return int((labels == own).sum())
 
 
 def _joined(parts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,13 @@ from mipriv.shadows.recipes import Converged, Recipe
 MASKED = 40_000
 # From here a head alone keeps a core busy for longer than starting its process takes.
 GATHERED = 1_000_000
-# Logits of a chunk, in numbers: what is computed on between two products should stay in a cache.
-LOGITS = 600_000
+# Logits of a chunk, in numbers: what is computed on between two products should stay in a cache, but inverse
+# blocks of the Hessian, too large for one, are read once for all heads of a chunk.
+LOGITS = 1_600_000
 BLOCKS = 250_000_000  # numbers in the inverses of the Hessian's blocks, 1 GB
+# Records times classes. Up to here float64 takes no more time, and rounding of an objective in float32 ends
+# the search of heads that are nearly separable before their gradient is small.
+EXACT = 2_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,12 @@ def plan(records: int, dims: int, classes: int, recipe: Recipe) -> Plan:
 def curved(models: int, records: int, dims: int, classes: int) -> bool:
     """Whether the curvature at the common minimum is worth its making.
 
-    It costs C (N D^2 + D^3) products and saves each model some ten steps or more, of 2 N D C each.
+    It costs C (N D^2 + D^3) products and saves each model some twenty steps or more, of 2 N D C each.
     """
-    cheaper = (records + dims) * dims < 20 * models * records
+    cheaper = (records + dims) * dims < 40 * models * records
     return cheaper and classes * dims**2 <= BLOCKS
+
+
+def exact(records: int, classes: int) -> bool:
+    """Whether heads over so many records are better trained in float64."""
+    return records * classes <= EXACT

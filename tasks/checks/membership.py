@@ -1,9 +1,14 @@
 """Parameters of membership inference: what shadow models are trained on."""
 
+import numpy as np
+import torch
+
 from mipriv.models import classifiers
 from mipriv.models.pretrained import refuse_unknown
+from mipriv.shadows.design import enough
+from tasks import shadows
 from tasks.checks.parameters import Parameters
-from tasks.checks.refusals import at, known
+from tasks.checks.refusals import at, distinct, known
 from tasks.engine.params import plugin_knobs
 
 
@@ -13,6 +18,15 @@ def check(wanted: Parameters) -> None:
     Raises:
         InputError: one line that names the key, what it was and what is allowed.
     """
+    _features(wanted)
+    _shadows(wanted)
+    for name, row in wanted.membership.rows.items():
+        where = f"membership.rows.{name}"
+        known(f"{where}.of", row.of, wanted.shadows.rows)
+        plugin_knobs("membership", row.attack, row.knobs, where)
+
+
+def _features(wanted: Parameters) -> None:
     for name, row in wanted.features.rows.items():
         where = f"features.rows.{name}"
         known(f"{where}.data", row.data, wanted.prepare.rows)
@@ -20,3 +34,18 @@ def check(wanted: Parameters) -> None:
         if row.weights is not None:
             at(f"{where}.weights", refuse_unknown, row.weights)
         at(where, classifiers.build, architecture, wanted.people(row.data), wanted.image_shape(row.data), 0)
+
+
+def _shadows(wanted: Parameters) -> None:
+    """Every cell of a grid has its recipe, and records enough."""
+    for name, recipe in wanted.shadows.recipes.items():
+        shadows.recipe_of(recipe, f"shadows.recipes.{name}.knobs")
+    for name, row in wanted.shadows.rows.items():
+        where = f"shadows.rows.{name}"
+        known(f"{where}.features", row.features, wanted.features.rows)
+        known(f"{where}.recipe", row.recipe, wanted.shadows.recipes)
+        distinct(f"{where}.seeds", row.seeds)
+        labels = wanted.labels(wanted.features.rows[row.features].data)
+        numbers = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
+        for examples, classes in row.sizes:
+            at(where, enough, numbers, classes, examples, row.distinct, row.seeds[0])

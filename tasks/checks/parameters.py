@@ -8,17 +8,20 @@ from mipriv.plugin import one_of
 from tasks import (
     design,
     evaluate,
+    evaluate_membership,
     evaluate_split,
     features,
     finetune,
     fisher,
     invert,
     judge,
+    membership,
     pretrain,
     prior,
     prototypes,
     reconstruct,
     report_split,
+    shadows,
     split,
 )
 from tasks import prepare as preparation
@@ -47,6 +50,9 @@ class Parameters:
             "prototypes": prototypes.Prototypes,
             "design": design.Design,
             "features": features.Features,
+            "shadows": shadows.Shadows,
+            "membership": membership.Attacks,
+            "evaluate_membership": evaluate_membership.EvaluateMembership,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "cost": params.Cost,
@@ -71,10 +77,15 @@ class Parameters:
         self.prototypes = params.validate(prototypes.Prototypes, values["prototypes"], "prototypes")
         self.design = params.validate(design.Design, values["design"], "design")
         self.features = params.validate(features.Features, values["features"], "features")
+        self.shadows = params.validate(shadows.Shadows, values["shadows"], "shadows")
+        self.membership = params.validate(membership.Attacks, values["membership"], "membership")
+        self.evaluate_membership = params.validate(
+            evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
+        )
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.cost = params.validate(params.Cost, values["cost"], "cost")
-        self._people: dict[str, int] = {}
+        self._labels: dict[str, list[int]] = {}
 
     def image_shape(self, row: str) -> Shape:
         """(C, H, W) of the images of a row of `prepare`."""
@@ -86,9 +97,12 @@ class Parameters:
         Raises:
             InputError: a source that is not there, or has fewer images or people than are asked for.
         """
-        if row not in self._people:
+        return len(set(self.labels(row)))
+
+    def labels(self, row: str) -> list[int]:
+        """Of the private training images of a row of `prepare`; see `people`."""
+        if row not in self._labels:
             wanted = self.prepare.of(row)
             records = wanted.records(Path.cwd())
-            private = wanted.splits(records)["private/train"]
-            self._people[row] = len({records[i].label for i in private})
-        return self._people[row]
+            self._labels[row] = [records[i].label for i in wanted.splits(records)["private/train"]]
+        return self._labels[row]

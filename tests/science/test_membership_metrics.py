@@ -102,7 +102,7 @@ def test_resamples_are_those_written_out(rate: float, margin: int, monkeypatch: 
     kept = ~np.isnan(values)
     found = thresholds.pooled(values, kept & members, kept & ~members, rate, seed=3)
     slow = []
-    for by_target, by_record in thresholds.drawn(values.shape, 3, 10**9):
+    for by_target, by_record in thresholds.drawn(values.shape, 3, thresholds.RESAMPLES, 10**9):
         for t, n in zip(by_target, by_record, strict=True):
             rows, columns = np.repeat(np.arange(5), t), np.repeat(np.arange(30), n)
             assert len(rows) == 5 and len(columns) == 30
