@@ -15,7 +15,7 @@ from mipriv.shadows import planner
 from tasks import evaluate_membership, leakage, membership, shadows
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.memberships import grids
+from tasks.memberships import grids, laws
 from tasks.memberships.grids import Size
 from tasks.page import memberships, sheets, vulnerability
 from tasks.page.grid import Grid, attacked
@@ -39,12 +39,13 @@ class Shown:
     name: str
     pictures: dict[str, str]
     best: str
-    largest: Size
+    drawn: str
+    largest: str
     models: int
     seeds: int
     attacks: list[sheets.Sheet]
     laws: list[sheets.Law]
-    least: list[tuple[str, str, list[str]]]
+    least: list[tuple[str, str, list[sheets.Cell]]]
     heads: sheets.Sheet
     records: list[sheets.Sheet]
 
@@ -58,9 +59,9 @@ def run(stage: Stage[ReportMembership]) -> None:
     pictures = {grid.name: _pictures(stage, grid) for grid in found}
     page: dict[str, Any] = {
         "said": memberships.said(found),
-        "grids": [_shown(grid, pictures[grid.name], evaluated.record_rate) for grid in found],
+        "grids": [_shown(stage, grid, pictures[grid.name], evaluated.record_rate) for grid in found],
         "record_rate": f"{evaluated.record_rate:g}",
-        "epsilons": [f"{epsilon:g}" for epsilon in sheets.laws.EPSILONS],
+        "epsilons": [f"{epsilon:g}" for epsilon in laws.EPSILONS],
         "made": _made(stage, found),
         "params": {name: dict(parameters(stage.values[name])) for name in BLOCKS},
     }
@@ -68,12 +69,15 @@ def run(stage: Stage[ReportMembership]) -> None:
     leave(stage, {"report.html": html("membership", page)}, each)
 
 
-def _shown(grid: Grid, pictures: Mapping[str, bytes], record_rate: float) -> Shown:
+def _shown(
+    stage: Stage[ReportMembership], grid: Grid, pictures: Mapping[str, bytes], record_rate: float
+) -> Shown:
     return Shown(
         name=grid.name,
         pictures={name: uri(picture) for name, picture in pictures.items()},
         best=grid.best,
-        largest=grid.sizes[0],
+        drawn=" and ".join(_spelt(Size(*size)) for size in stage.params.roc),
+        largest=_spelt(grid.sizes[0]),
         models=grid.row.models,
         seeds=len(grid.row.seeds),
         attacks=sheets.attacks(grid),
@@ -120,7 +124,11 @@ def _told(stage: Stage[ReportMembership], grid: Grid, size: Size) -> Told:
         curves[name] = metrics.roc(scores, members)
         distinct = int((~members & ~scores.isnan()).any(0).sum())
         resolved = max(resolved, metrics.EXPECTED / distinct)
-    return Told(f"S = {size.examples}, C = {size.classes}", curves, resolved)
+    return Told(_spelt(size), curves, resolved)
+
+
+def _spelt(size: Size) -> str:
+    return f"S = {size.examples}, C = {size.classes}"
 
 
 def _records(stage: Stage[ReportMembership], grid: Grid) -> bytes:
@@ -140,18 +148,23 @@ def _made(stage: Stage[ReportMembership], found: list[Grid]) -> dict[str, str]:
     for grid in found:
         row, of = grid.row, stage.values["features"]["rows"][grid.row.features]
         said[f"Data: {grid.name}"] = (
-            f"features {row.features}: {of['arch']}, weights {of['weights'] or 'initial'}, frozen, of the images of "
-            f"{of['data']}; members from its training images, the population of {row.population} a pool from its "
+            f"features {row.features}: {of['arch']}, weights {of['weights'] or 'initial'}, frozen, of "
+            "the images of "
+            f"{of['data']}; members from its training images, the population of {row.population} a pool "
+            "from its "
             "test images"
         )
         said[f"Grid: {grid.name}"] = (
-            f"S {', '.join(map(str, grid.examples))}; C {', '.join(map(str, grid.classes))}; {row.models} models a "
+            f"S {', '.join(map(str, grid.examples))}; C {', '.join(map(str, grid.classes))}; "
+            f"{row.models} models a "
             f"pool, each on a random half; pools enough for {row.distinct} distinct records a cell; "
             f"seeds {', '.join(map(str, row.seeds))}"
         )
         recipe = stage.values["shadows"]["recipes"][row.recipe]
         knobs = ", ".join(f"{name} {value:g}" for name, value in recipe["knobs"].items())
-        said[f"Recipe: {grid.name}"] = f"{row.recipe}, {recipe['algorithm']} ({knobs}), target and shadows alike"
+        said[f"Recipe: {grid.name}"] = (
+            f"{row.recipe}, {recipe['algorithm']} ({knobs}), target and shadows alike"
+        )
         said[f"Plan: {grid.name}"] = _plan(stage, grid)
     return said
 

@@ -29,7 +29,9 @@ def check(wanted: Parameters) -> None:
             drawn = wanted.shadows.rows[row.of].sizes
             if size not in drawn:
                 allowed = ", ".join(f"[{s}, {c}]" for s, c in drawn)
-                raise InputError(f"params.yaml: report_membership.roc: {list(size)}; allowed: {allowed}, of {row.of}")
+                raise InputError(
+                    f"params.yaml: report_membership.roc: {list(size)}; allowed: {allowed}, of {row.of}"
+                )
 
 
 def _features(wanted: Parameters) -> None:

@@ -36,9 +36,7 @@ class Grid:
 
     @cached_property
     def _figures(self) -> dict[tuple[str, str, str, str], Figure]:
-        return {
-            (line.subject, line.kind, line.figure, line.against): line.value for line in self.table.lines
-        }
+        return {(line.subject, line.kind, line.figure, line.against): line.value for line in self.table.lines}
 
     @property
     def sizes(self) -> list[Size]:

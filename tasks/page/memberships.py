@@ -16,14 +16,14 @@ EPSILON = max(laws.EPSILONS)
 
 
 def said(found: Sequence[Grid]) -> list[str]:
-    """Findings over every grid, each sentence naming its own; where there is no grid, that nothing was run."""
+    """Findings over every grid, named where there are several; where there is none, that nothing was run."""
     if not found:
         return [NOTHING]
     sentences = []
     for grid in found:
         own = [_most(grid), *_ends(grid), *_slopes(grid), *_least(grid)]
         own += [*_loss(grid), *_not_shown(grid), *_gradient(grid), *_refused(grid), *_unconverged(grid)]
-        sentences += [f"{grid.name}: {sentence}" for sentence in own]
+        sentences += own if len(found) == 1 else [f"{grid.name}: {sentence}" for sentence in own]
     return sentences
 
 
@@ -38,9 +38,9 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value < 1e12 else "no limit"
 
 
-def examples(value: Figure) -> str:
-    """Least examples with their interval."""
-    return f"{number(value.point)} [{number(value.low)}, {number(value.high)}]"
+def interval(value: Figure) -> str:
+    """Of least examples: `[60, 293]`."""
+    return f"[{number(value.low)}, {number(value.high)}]"
 
 
 def published(epsilon: float, rate: float) -> str:
@@ -57,17 +57,18 @@ def _most(grid: Grid) -> str:
     best, told = grid.best, grid.told
     others = [name for name in grid.attacks if name != best]
     if not told:
-        return f"no rate of false positives is resolved in any cell; by AUC {best} tells most."
+        return f"No rate of false positives is resolved in any cell; by AUC, {best} tells most."
     rate, sizes = next(iter(told.items()))
     if not others:
-        return f"{best} is the only attack that was run."
+        return f"One attack was run: {best}."
     ahead = 0
     for size in sizes:
         own = grid.tpr(best, size, rate)
         rest = [grid.tpr(name, size, rate) for name in others]
         ahead += own is not None and all(one is not None and own.low > one.high for one in rest)
     return (
-        f"{best} tells most: of {len(grid.attacks)} attacks it has the highest mean TPR at an FPR of {rate:g} over "
+        f"Of {len(grid.attacks)} attacks {best} tells most: at an FPR of {rate:g} it has the highest "
+        "mean TPR over "
         f"{len(sizes)} cells, and in {ahead} of them its interval lies above all others."
     )
 
@@ -85,39 +86,53 @@ def _ends(grid: Grid) -> list[str]:
         told, again = (grid.tpr(grid.best, size, rate, fresh) for fresh in (False, True))
         if told is not None and again is not None:
             doubt = "" if above(told, rate) > 0 else ", not shown to be more than guessing"
-            parts.append(f"{percent(told)}% with {size.examples} examples a class{doubt}")
-            anew.append(percent(again))
+            parts.append(f"{_share(told)} of the members with {size.examples} examples a class{doubt}")
+            anew.append(_share(again))
     return [
-        f"at an FPR of {rate:g} and with {classes} classes {grid.best} finds {' and '.join(parts)}. Halves of a fixed "
-        f"pool flatter it: as on examples drawn anew, {' and '.join(f'{one}%' for one in anew)}."
+        f"At an FPR of {rate:g}, with {classes} classes, {grid.best} finds {' and '.join(parts)}. "
+        "Halves of a fixed "
+        f"pool flatter it: as on examples drawn anew, {' and '.join(anew)}."
     ]
 
 
 def _slopes(grid: Grid) -> list[str]:
-    """The law of the best attack, beside the published slope and that of theory."""
+    """The law of the best attack, beside the published slope and that of theory; then its exact form."""
     sentences = []
     for rate in grid.told:
         b_s, b_c = (grid.law(grid.best, rate, slope) for slope in laws.SLOPES[:2])
         if b_s is None or b_c is None:
             sentences.append(
-                f"at an FPR of {rate:g} too few cells tell more than guessing for a law in their sizes."
+                f"At an FPR of {rate:g} there is no law: too few cells of different sizes tell more "
+                "than guessing."
             )
             continue
         falls = (
-            f"at an FPR of {rate:g} the TPR of {grid.best} less the FPR goes with the examples a class to the "
+            f"At an FPR of {rate:g} what {grid.best} tells, TPR less FPR, goes with the examples a "
+            "class to the "
             f"power {figure(b_s)}"
         )
         if sign(b_s) == 0:
-            falls += ", by which no fall is shown"
-        beside = [f"{_holds(b_s, THEORY)} theory's {THEORY:g} for large training sets"]
+            falls += ", which shows no fall"
+        beside = [f"{_holds(b_s, THEORY)} theory's {THEORY:g}, its limit for many examples"]
         if rate in PAPER:
             beside.insert(0, f"{_holds(b_s, PAPER[rate].b_s)} the published {PAPER[rate].b_s:g}")
-        more = "" if sign(b_c) else ", by which no effect of their number is shown"
+        more = "" if sign(b_c) else ", which shows no effect"
         sentences.append(
-            f"{falls}; the interval {' and '.join(beside)}. With the classes it goes to the power "
+            f"{falls}; the interval {' and '.join(beside)}. It goes with the number of classes to the power "
             f"{figure(b_c)}{more}."
         )
+    fit = grid.exact(grid.best, laws.R2)
+    if fit is not None:
+        sentences.append(
+            "One exact form for all rates, with theory's slope and all records alike, has an R2 of "
+            f"{figure(fit, 2)}."
+        )
     return sentences
+
+
+def _share(value: Figure) -> str:
+    """`41.4% [40.4, 42.5]`."""
+    return percent(value).replace(" ", "% ", 1)
 
 
 def _holds(value: Figure, other: float) -> str:
@@ -132,15 +147,17 @@ def _least(grid: Grid) -> list[str]:
         if least is not None:
             paper = published(EPSILON, rate)
             beside = f" (published: {paper})" if paper else ""
-            parts.append(f"{examples(least)} at an FPR of {rate:g}{beside}")
+            parts.append(f"{number(least.point)} {interval(least)} at an FPR of {rate:g}{beside}")
             most = max(most, least.point)
     if not parts:
         return []
     beyond = "; what is beyond is extrapolated" if most > max(grid.examples) else ""
     return [
-        f"by its law, {grid.best} shows no more than epsilon {EPSILON:g} (delta {laws.DELTA:g}) allows from so many "
-        f"examples of each of {laws.CLASSES} classes: {', '.join(parts)}. At most {max(grid.examples)} were trained "
-        f"on{beyond}. That is of the mean over records and of this attack: no guarantee."
+        f"By its law {grid.best} tells no more than epsilon {EPSILON:g} and delta 0.00001 allow from so "
+        "many examples "
+        f"of each of {laws.CLASSES} classes: {', '.join(parts)}. At most {max(grid.examples)} were "
+        f"trained on{beyond}. "
+        "It is of the mean over records and of one attack: no guarantee."
     ]
 
 
@@ -157,11 +174,12 @@ def _loss(grid: Grid) -> list[str]:
         by_auc = f"its AUC is {min(aucs):.2f} to {max(aucs):.2f}"
         if parts:
             sentences.append(
-                f"the loss alone ({name}), one threshold for all records and no shadow, is shown to tell members "
+                f"The loss alone ({name}), by one threshold for all records and no shadow, is shown to "
+                "tell members "
                 f"{', '.join(parts)}; {by_auc}."
             )
         else:
-            sentences.append(f"the loss alone ({name}): {by_auc}.")
+            sentences.append(f"The loss alone ({name}): {by_auc}.")
     return sentences
 
 
@@ -173,7 +191,7 @@ def _not_shown(grid: Grid) -> list[str]:
             few = len(sizes) - _signs(grid, name, rate, sizes).count(1)
             if few:
                 parts.append(f"{name} at an FPR of {rate:g} in {few} of {len(sizes)} cells")
-    return [f"not shown to be more than guessing: {', '.join(parts)}."] if parts else []
+    return [f"Not shown to be more than guessing: {', '.join(parts)}."] if parts else []
 
 
 def _signs(grid: Grid, attack: str, rate: float, sizes: Sequence[Size]) -> list[int]:
@@ -189,9 +207,16 @@ def _gradient(grid: Grid) -> list[str]:
     ends = [order(found, key=lambda size: found[size].point) for order in (min, max)]
     spelt = [f"{found[size].point:.2f} ({size})" for size in dict.fromkeys(ends)]
     shown = sum(sign(one) > 0 for one in found.values())
-    how = "grows with" if shown == len(found) else "is shown to grow with" if shown else "is not shown to grow with"
+    how = (
+        "grows with"
+        if shown == len(found)
+        else "is shown to grow with"
+        if shown
+        else "is not shown to grow with"
+    )
     return [
-        f"how far training on a record moves its own log odds {how} the norm of its gradient in models that lack it: "
+        f"How far training on a record moves its own log odds {how} the norm of its gradient in models "
+        "that lack it: "
         f"Spearman's rho is {' to '.join(spelt)}, its interval above zero in {shown} of {len(found)} cells."
     ]
 
@@ -210,7 +235,7 @@ def _refused(grid: Grid) -> list[str]:
         refused = len(grid.sizes) - len(grid.told.get(rate, []))
         if refused:
             sentences.append(
-                f"an FPR of {rate:g} is refused in {refused} of {len(grid.sizes)} cells: it takes "
+                f"An FPR of {rate:g} is refused in {refused} of {len(grid.sizes)} cells: it takes "
                 f"{EXPECTED / rate:,.0f} distinct records, and {there}."
             )
     return sentences
@@ -224,5 +249,7 @@ def _unconverged(grid: Grid) -> list[str]:
         return []
     worst = min(short, key=lambda size: short[size])
     return [
-        f"in {len(short)} of {len(found)} cells not all heads have converged, of {worst} {100 * short[worst]:.1f}%."
+        f"In {len(short)} of {len(found)} cells not all heads have converged; the fewest, "
+        f"{100 * short[worst]:.1f}%, "
+        f"in {worst}."
     ]

@@ -1,6 +1,6 @@
 """Figures of membership as tables: examples a class by classes, and laws beside the published ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mipriv.analysis.power_law import PAPER, PAPER_R2
@@ -10,7 +10,7 @@ from tasks.leakage import NATURAL
 from tasks.memberships import grids, laws
 from tasks.memberships.grids import Size
 from tasks.page.grid import Grid
-from tasks.page.memberships import examples, figure, published
+from tasks.page.memberships import interval, number, published
 
 ABSENT = "\N{EN DASH}"
 Cell = tuple[str, ...]  # a figure, then what stands below it in small letters
@@ -35,15 +35,13 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Law:
-    """A line of the table of laws, spelt."""
+    """A line of the table of laws, spelt: `slopes` are b_S, b_C and b_0."""
 
     name: str
     rate: str
-    b_s: str
-    b_c: str
-    b_0: str
-    r2: str
-    held_out: str
+    slopes: tuple[Cell, ...]
+    r2: Cell
+    held_out: Cell
     used: str
 
 
@@ -74,7 +72,9 @@ def records(grid: Grid, rate: float) -> list[Sheet]:
         }
 
     found = [_sheet(grid, name, looks(name)) for name in grid.attacks]
-    return [sheet for sheet in found if any(cell != (ABSENT,) for line in sheet.lines.values() for cell in line)]
+    return [
+        sheet for sheet in found if any(cell != (ABSENT,) for line in sheet.lines.values() for cell in line)
+    ]
 
 
 def heads(grid: Grid) -> Sheet:
@@ -97,27 +97,24 @@ def fitted(grid: Grid) -> list[Law]:
     found = []
     for name in grid.attacks:
         for rate in grid.rates:
-            slopes = [grid.law(name, rate, slope) for slope in laws.SLOPES]
+            slopes = tuple(_three(grid.law(name, rate, slope)) for slope in laws.SLOPES)
             r2, held_out, used = (grid.law(name, rate, one) for one in (laws.R2, laws.HELD_OUT, laws.USED))
-            if r2 is None or used is None or None in slopes:
-                continue
-            share = f"{round(used.point * used.n)} of {used.n}"
-            found.append(Law(name, f"{rate:g}", *map(_three, slopes), _two(r2), _two(held_out), share))
+            if used is not None:
+                share = f"{round(used.point * used.n)} of {used.n}"
+                found.append(Law(name, f"{rate:g}", slopes, _two(r2), _two(held_out), share))
         b_c, b_0, r2 = (grid.exact(name, one) for one in (*laws.SLOPES[1:], laws.R2))
         if b_c is not None and b_0 is not None:
-            given = f"{THEORY:g}, of theory"
-            found.append(Law(f"{name}, exact form", "all", given, _three(b_c), _three(b_0), _two(r2), "", ""))
+            slopes = ((f"{THEORY:g}", "of theory"), _three(b_c), _three(b_0))
+            found.append(Law(f"{name}, exact form", "all", slopes, _two(r2), ("",), ""))
     if not found:
         return []
     return found + [
         Law(
             "published",
             f"{rate:g}",
-            f"{PAPER[rate].b_s:.3f}",
-            f"{PAPER[rate].b_c:.3f}",
-            f"{PAPER[rate].b_0:.3f}",
-            f"{PAPER_R2[rate]:.2f}",
-            "",
+            tuple((f"{slope:.3f}",) for slope in (PAPER[rate].b_s, PAPER[rate].b_c, PAPER[rate].b_0)),
+            (f"{PAPER_R2[rate]:.2f}",),
+            ("",),
             "",
         )
         for rate in grid.rates
@@ -125,27 +122,28 @@ def fitted(grid: Grid) -> list[Law]:
     ]
 
 
-def least(grid: Grid) -> list[tuple[str, str, list[str]]]:
+def least(grid: Grid) -> list[tuple[str, str, list[Cell]]]:
     """Attack, rate and least examples a class for every epsilon; then the published ones."""
-    found = []
+    found: list[tuple[str, str, list[Cell]]] = []
     for name in grid.attacks:
         for rate in grid.rates:
             values = [grid.least(name, rate, epsilon) for epsilon in laws.EPSILONS]
-            spelt = [examples(value) for value in values if value is not None]
-            if len(spelt) == len(values):
+            spelt: list[Cell] = [
+                (number(value.point), interval(value)) for value in values if value is not None
+            ]
+            if spelt:
                 found.append((name, f"{rate:g}", spelt))
     if not found:
         return []
     paper = [rate for rate in grid.rates if rate in PAPER]
     return found + [
-        ("published", f"{rate:g}", [published(epsilon, rate) for epsilon in laws.EPSILONS]) for rate in paper
+        ("published", f"{rate:g}", [(published(epsilon, rate),) for epsilon in laws.EPSILONS])
+        for rate in paper
     ]
 
 
 def _sheet(grid: Grid, name: str, looks: dict[str, Look]) -> Sheet:
-    lines = {
-        s: [look(Size(s, c)) for look in looks.values() for c in grid.classes] for s in grid.examples
-    }
+    lines = {s: [look(Size(s, c)) for look in looks.values() for c in grid.classes] for s in grid.examples}
     return Sheet(name, tuple(looks), tuple(grid.classes), lines)
 
 
@@ -169,18 +167,14 @@ def _plain(value: Figure | None) -> Cell:
 
 
 def _below(value: Figure, scale: float, digits: int) -> Cell:
+    """An interval of one value is not said twice."""
     point, low, high = (f"{scale * end + 0.0:.{digits}f}" for end in (value.point, value.low, value.high))
-    return point, f"[{low}, {high}]"
+    return (point,) if value.low == value.high else (point, f"[{low}, {high}]")
 
 
-def _three(value: Figure | None) -> str:
-    return "" if value is None else figure(value)
+def _three(value: Figure | None) -> Cell:
+    return ("",) if value is None else _below(value, 1, 3)
 
 
-def _two(value: Figure | None) -> str:
-    return "" if value is None else figure(value, 2)
-
-
-def columns(sheets: Sequence[Sheet]) -> int:
-    """Columns of the widest, with that of S."""
-    return max((1 + len(sheet.headings) * len(sheet.classes) for sheet in sheets), default=1)
+def _two(value: Figure | None) -> Cell:
+    return ("",) if value is None else _below(value, 1, 2)
