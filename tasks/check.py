@@ -3,7 +3,9 @@
 DVC removes a stage's outputs before it runs the stage, so a mistake that a stage finds by itself has
 already cost its last result. Every stage depends on this one, whose output never changes: it fails
 first, and nothing else is touched. Its second output holds each block of the parameters in a file of its own,
-for stages that read whole blocks: DVC would write every value of them down with the stage.
+for stages that read whole blocks: DVC would write every value of them down with the stage. Its others are the
+names of a block's rows, in the folder of their results: stages that read such a folder whole find it at scales
+where no row fills it.
 """
 
 import argparse
@@ -53,11 +55,20 @@ def _leave(values: Mapping[str, Any], folder: Path) -> None:
             (folder / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
+def _rows(values: Mapping[str, Any], path: Path) -> None:
+    """Rows of the block that the file's folder is named after."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(sorted(values[path.parent.name]["rows"])) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Check `params.yaml`; leave a file that says so, and what was checked."""
     parser = argparse.ArgumentParser(prog="python -m tasks.check", allow_abbrev=False)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--parameters", required=True, type=Path)
+    parser.add_argument(
+        "--rows", nargs="*", default=[], type=Path, help="a file in a folder called as a block"
+    )
     given = parser.parse_args()
     out: Path = given.out
     try:
@@ -69,6 +80,8 @@ def main() -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text('{"parameters": "consistent"}\n', encoding="utf-8")
     _leave(values, given.parameters)
+    for path in given.rows:
+        _rows(values, path)
     return 0
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from mipriv.errors import InputError
 from mipriv.models import classifiers
 from mipriv.models.pretrained import refuse_unknown
 from mipriv.shadows.design import enough
@@ -24,6 +25,13 @@ def check(wanted: Parameters) -> None:
         where = f"membership.rows.{name}"
         known(f"{where}.of", row.of, wanted.shadows.rows)
         plugin_knobs("membership", row.attack, row.knobs, where)
+        for size in wanted.report_membership.roc:
+            drawn = wanted.shadows.rows[row.of].sizes
+            if size not in drawn:
+                allowed = ", ".join(f"[{s}, {c}]" for s, c in drawn)
+                raise InputError(
+                    f"params.yaml: report_membership.roc: {list(size)}; allowed: {allowed}, of {row.of}"
+                )
 
 
 def _features(wanted: Parameters) -> None:

@@ -20,6 +20,7 @@ from tasks import (
     prior,
     prototypes,
     reconstruct,
+    report_membership,
     report_split,
     shadows,
     split,
@@ -55,6 +56,7 @@ class Parameters:
             "evaluate_membership": evaluate_membership.EvaluateMembership,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
+            "report_membership": report_membership.ReportMembership,
             "cost": params.Cost,
         }
         for name in values:
@@ -84,6 +86,9 @@ class Parameters:
         )
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
+        self.report_membership = params.validate(
+            report_membership.ReportMembership, values["report_membership"], "report_membership"
+        )
         self.cost = params.validate(params.Cost, values["cost"], "cost")
         self._labels: dict[str, list[int]] = {}
 
