@@ -298,13 +298,13 @@ def test_split_inference_is_measured_bounded_and_shown(smoke: Path) -> None:
 def test_membership_is_measured_where_the_records_resolve_it(smoke: Path) -> None:
     with (smoke / "out/evaluate_membership/leakage.csv").open() as file:
         lines = list(csv.DictReader(file))
-    cells = {f"S-{s}/C-{c}" for s in (2, 4) for c in (2, 3)}
+    cells = {f"S-{s}/C-{c}" for s in (4, 8) for c in (2, 3)}
     told = {line["subject"] for line in lines if line["figure"] == "tpr at fpr 0.1"}
     assert told == {f"{attack}/{cell}" for attack in ("lira", "loss") for cell in cells}
     assert not [line for line in lines if line["figure"].startswith(("tpr at fpr 0.01", "tpr at fpr 0.001"))]
     page = (smoke / "out/report_membership/report.html").read_text()
     assert "An FPR of 0.01 is refused in 4 of 4 cells" in page and page.count("data:image/png") == 3
-    assert "S = 4, C = 3 and S = 2, C = 2" in page and "Spearman" in page
+    assert "S = 8, C = 3 and S = 4, C = 2" in page and "Spearman" in page
 
 
 def test_a_scale_without_shadows_still_has_the_page_of_membership(copy: Path) -> None:
