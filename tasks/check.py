@@ -3,9 +3,8 @@
 DVC removes a stage's outputs before it runs the stage, so a mistake that a stage finds by itself has
 already cost its last result. Every stage depends on this one, whose output never changes: it fails
 first, and nothing else is touched. Its second output holds each block of the parameters in a file of its own,
-for stages that read whole blocks: DVC would write every value of them down with the stage. Its others are the
-names of a block's rows, in the folder of their results: stages that read such a folder whole find it at scales
-where no row fills it.
+for stages that read whole blocks: DVC would write every value of them down with the stage. Its others name
+the rows of a block, in the folder of their results: stages that read all of it find it without a row too.
 """
 
 import argparse

@@ -171,7 +171,8 @@ def _loss(grid: Grid) -> list[str]:
             shown = f"{signs.count(1)} of {len(sizes)} cells" if 1 in signs else f"none of {len(sizes)} cells"
             parts.append(f"at an FPR of {rate:g} in {shown}")
         aucs = [one.point for size in grid.sizes if (one := grid.figure(name, size, grids.AUC)) is not None]
-        by_auc = f"its AUC is {min(aucs):.2f} to {max(aucs):.2f}"
+        ends = dict.fromkeys(f"{end:.2f}" for end in (min(aucs), max(aucs)))
+        by_auc = f"its AUC is {' to '.join(ends)}"
         if parts:
             sentences.append(
                 f"The loss alone ({name}), by one threshold for all records and no shadow, is shown to "
@@ -229,14 +230,14 @@ def _refused(grid: Grid) -> list[str]:
         for size in sizes
         if (one := grid.tpr(grid.best, size, rate)) is not None
     ]
-    there = f"there are {min(counts):,} to {max(counts):,}" if counts else "there are fewer"
+    ends = [f"{end:,}" for end in dict.fromkeys((min(counts), max(counts)))] if counts else ["fewer"]
     sentences = []
     for rate in grid.rates:
         refused = len(grid.sizes) - len(grid.told.get(rate, []))
         if refused:
             sentences.append(
                 f"An FPR of {rate:g} is refused in {refused} of {len(grid.sizes)} cells: it takes "
-                f"{EXPECTED / rate:,.0f} distinct records, and {there}."
+                f"{EXPECTED / rate:,.0f} distinct records, and there are {' to '.join(ends)}."
             )
     return sentences
 

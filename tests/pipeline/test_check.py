@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from mipriv import plugin
 from mipriv.errors import InputError
-from tasks import report, report_split
+from tasks import report, report_membership, report_split
 from tasks.check import check, main
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
@@ -37,13 +37,24 @@ def test_what_was_checked_is_left_block_by_block(
     monkeypatch.setattr(
         sys, "argv", ["tasks.check", "--out", f"{tmp_path}/check.json", "--parameters", f"{tmp_path}/blocks"]
     )
+    rows = [f"{tmp_path}/{block}/rows.json" for block in ("shadows", "membership")]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--rows", *rows])
     assert main() == 0 and (tmp_path / "check.json").exists()
+    assert [json.loads(Path(path).read_text()) for path in rows] == [
+        ["digits"],
+        ["lira", "lira-offline", "loss", "rmia"],
+    ]
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "blocks").iterdir()}
     assert found == {name: block for name, block in desk.items() if name != "cost"}
 
 
 @pytest.mark.parametrize(
-    ("stage", "blocks"), [("report", report.BLOCKS), ("report_split", report_split.BLOCKS)]
+    ("stage", "blocks"),
+    [
+        ("report", report.BLOCKS),
+        ("report_split", report_split.BLOCKS),
+        ("report_membership", report_membership.BLOCKS),
+    ],
 )
 def test_a_page_depends_on_every_block_that_it_shows(stage: str, blocks: tuple[str, ...]) -> None:
     deps = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
@@ -79,6 +90,21 @@ WRONG = [
     ("features.rows.digits.data", "digit", r"features\.rows\.digits\.data: 'digit'.*allowed: digits, faces"),
     ("features.rows.digits.arch", "resnet99", r"features\.rows\.digits.*'resnet99' does not exist"),
     ("features.rows.digits.weights", "imagenet", r"features\.rows\.digits\.weights: pretrained weights: 'im"),
+    ("shadows.rows.digits.features", "digit", r"shadows\.rows\.digits\.features: 'digit'.*allowed: digits"),
+    ("shadows.rows.digits.recipe", "sgd", r"shadows\.rows\.digits\.recipe: 'sgd'.*allowed: adam, converged"),
+    ("shadows.rows.digits.seeds", [1, 1], r"shadows\.rows\.digits\.seeds: \[1, 1\]; allowed: .*each once"),
+    ("shadows.rows.digits.models", 7, r"shadows\.rows\.digits\.models: 7"),
+    ("shadows.rows.digits.classes", [2, 11], r"shadows\.rows\.digits: classes: 11; allowed: up to 10"),
+    ("shadows.recipes.adam.knobs", {"steps": 9}, r"shadows\.recipes\.adam\.knobs\.lr: is missing"),
+    ("membership.rows.rmia.of", "digit", r"membership\.rows\.rmia\.of: 'digit'.*allowed: digits"),
+    ("membership.rows.rmia.attack", "rmai", r"rows\.rmia.*'rmai' does not exist \(did you mean 'rmia'"),
+    ("membership.rates", [1.5], r"membership\.rates\.0: 1\.5"),
+    (
+        "report_membership.roc",
+        [[128, 10], [128, 3]],
+        r"report_membership\.roc: \[128, 3\]; allowed: \[128, 10\], .*\[8, 2\], of digits",
+    ),
+    ("report_membership.roc", [], r"report_membership\.roc: \[\]"),
     ("invert.rows.ppa-none.attack", "pppa", r"ppa-none\.attack: 'pppa'.*allowed: .*gmi.*ppa"),
     ("invert.rows.ppa-none.victim", "nobody", r"ppa-none\.victim: 'nobody'"),
     ("invert.rows.ppa-none.seeds", [7], r"ppa-none\.seeds: '7' does not exist; allowed: 0, 1, 2"),
@@ -238,7 +264,16 @@ def test_the_row_that_stages_read_is_missed_where_one_of_them_has_rows(
 ) -> None:
     values = copy.deepcopy(desk)
     values["prepare"]["rows"] = {"face": values["prepare"]["rows"]["faces"]}
-    for name in (*STAGES, "split", "reconstruct", "prototypes", "design", "features"):
+    for name in (
+        *STAGES,
+        "split",
+        "reconstruct",
+        "prototypes",
+        "design",
+        "features",
+        "shadows",
+        "membership",
+    ):
         values[name]["rows"] = desk[name]["rows"] if name == stage else {}
     values["evaluate_split"] |= {"noise": [], "embeddings": {}}
     first = next(iter(desk[stage]["rows"]))

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
     expected += [f"prepare@{row}" for row in ("digits", "faces", "law", "records")]
     expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none", "peel-none")]
     expected += ["evaluate_split", "report_split", "prototypes@peel-none", "design@digits"]
-    expected += ["split@law", "split@noise", "features@digits"]
+    expected += ["split@law", "split@noise", "features@digits", "shadows@digits"]
+    expected += ["membership@lira", "membership@loss", "evaluate_membership", "report_membership"]
     assert top == sorted(expected)
     (parent,) = [r for r in runs if r.info.run_name == "invert@ppa-none"]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
@@ -246,7 +248,7 @@ def test_a_mistake_costs_nothing_and_is_one_line(copy: Path) -> None:
     before = {
         p: p.stat().st_mtime_ns
         for p in (copy / "out").rglob("*")
-        if p.is_file() and p.name != "check.json" and p.parent.name != "parameters"
+        if p.is_file() and p.name not in ("check.json", "rows.json") and p.parent.name != "parameters"
     }
 
     def break_it(values: dict[str, dict[str, object]]) -> None:
@@ -291,6 +293,37 @@ def test_split_inference_is_measured_bounded_and_shown(smoke: Path) -> None:
     page = (smoke / "out/report_split/report.html").read_text()
     assert "Where the law of the images is known" in page and page.count("data:image/png") >= 8
     assert (smoke / "out/reconstruct/decoder-none/trunk.features.3/seed-0/recovered.safetensors").exists()
+
+
+def test_membership_is_measured_where_the_records_resolve_it(smoke: Path) -> None:
+    with (smoke / "out/evaluate_membership/leakage.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    cells = {f"S-{s}/C-{c}" for s in (4, 8) for c in (2, 3)}
+    told = {line["subject"] for line in lines if line["figure"] == "tpr at fpr 0.1"}
+    assert told == {f"{attack}/{cell}" for attack in ("lira", "loss") for cell in cells}
+    assert not [line for line in lines if line["figure"].startswith(("tpr at fpr 0.01", "tpr at fpr 0.001"))]
+    page = (smoke / "out/report_membership/report.html").read_text()
+    assert "An FPR of 0.01 is refused in 4 of 4 cells" in page and page.count("data:image/png") == 3
+    assert "S = 8, C = 3 and S = 4, C = 2" in page and "Spearman" in page
+
+
+def test_a_scale_without_shadows_still_has_the_page_of_membership(copy: Path) -> None:
+    for folder in ("shadows", "membership"):
+        shutil.rmtree(copy / "out" / folder)
+
+    def empty(values: dict[str, dict[str, object]]) -> None:
+        for block in ("features", "shadows", "membership"):
+            values[block]["rows"] = {}
+
+    edit(copy, empty)  # type: ignore[arg-type]
+    assert ran(run(copy, "dvc", "repro", "report_membership")) == {
+        "check",
+        "evaluate_membership",
+        "report_membership",
+    }
+    assert "Nothing was run" in (copy / "out/report_membership/report.html").read_text()
+    header = (copy / "out/evaluate_membership/leakage.csv").read_text().splitlines()
+    assert header == ["subject,kind,figure,judge,against,point,low,high,n,seeds,method"]
 
 
 def test_solvers_prototypes_and_designs_are_in_their_tables(smoke: Path) -> None:
