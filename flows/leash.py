@@ -39,9 +39,8 @@ def main() -> None:
     threading.Thread(target=_watch, args=[parent], daemon=True).start()
     module = sys.argv[1]
     del sys.argv[0]
-    sys.path.append(
-        os.path.dirname(os.path.dirname(__file__))
-    )  # the project's own modules, which -P leaves out
+    # The project's own modules, which -P leaves out; last, so that they hide nobody's.
+    sys.path.append(os.path.dirname(os.path.dirname(__file__)))
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

@@ -138,48 +138,66 @@ def grid(
     seen = {key: value.to(where) for key, value in load_file(inputs["features"] / features.FILE).items()}
     declared = recipe_of(Recipe(**recipe), "shadows.recipes")
     pools = enough(seen["pool_labels"], classes, examples, distinct, seed)
-    # One scale for all, from records that no model trains on.
-    mean, deviation = seen["population"].mean(0), seen["population"].std(0)
-    deviation = deviation.clamp(min=FLAT * deviation.median().item())
-    left, steps = [], []
+    seen |= {key: _scaled(seen[key], seen["population"]) for key in ("pool", "population")}
+    left, made = [], []
     for place, pool in enumerate(pools):
-        own = (seen["pool"][pool.records.to(where)] - mean) / deviation
-        others, labels = _others(seen, pool)
-        members = balanced(models, len(own), _number(seed, place)).to(where)
-        known = pool.labels.to(where)
-        double = precision == "fp64" or (precision == "auto" and planner.exact(len(own), classes))
-        made = heads.fit(
-            own.double() if double else own,
-            known,
-            members,
-            declared,
-            seed,
-            classes=classes,
-            precision="bf16" if precision == "bf16" else "fp32",
-        )
-        answering = replace(made, weights=made.weights.float())
-        inside, outside = answering.logits(own), answering.logits((others - mean) / deviation)
-        some = _spread(labels, population)
-        found = Answered(
-            odds=_odds(inside, known),
-            members=members,
-            records=pool.records,
-            population=_odds(outside[:, some], labels[some]),
-            gradients=torch.stack(by_side(gradient_norms(inside, own, known), members)),
-            accuracy=(outside.argmax(-1) == labels).double().mean(1),
-            converged=made.converged,
-        )
-        kept = {key: value.cpu().contiguous() for key, value in vars(found).items()}
+        members = balanced(models, len(pool.records), _number(seed, place)).to(where)
+        found = _trained(seen, pool, members, declared, precision, seed)
+        answered = _answered(found, seen, pool, members, population)
+        kept = {key: value.cpu().contiguous() for key, value in vars(answered).items()}
         save_file(kept, out / FILE.format(place))
-        left.append(found)
-        steps.append(made.iterations.double().mean())
+        left.append(answered)
+        made.append(found)
         progress(place + 1, len(pools))
     events.metric("natural_accuracy", float(torch.cat([one.accuracy for one in left]).mean()))
     events.metric("converged", float(torch.cat([one.converged for one in left]).double().mean()))
-    events.metric("iterations", float(torch.stack(steps).mean()))
+    events.metric("iterations", float(torch.cat([one.iterations for one in made]).double().mean()))
     records = sum(len(pool.records) for pool in pools)
     events.metrics({"pools": len(pools), "models": models * len(pools), "records": records})
-    events.text("plan", made.plan.why)
+    events.text("plan", made[-1].plan.why)
+
+
+def _scaled(values: Tensor, population: Tensor) -> Tensor:
+    """Features on one scale for all, told from records that no model trains on."""
+    deviation = population.std(0)
+    return (values - population.mean(0)) / deviation.clamp(min=FLAT * deviation.median().item())
+
+
+def _trained(
+    seen: dict[str, Tensor],
+    pool: Pool,
+    members: Tensor,
+    recipe: Steps | Converged,
+    precision: str,
+    seed: int,
+) -> heads.Heads:
+    """Heads over the records of a pool."""
+    own, labels = seen["pool"][pool.records.to(members.device)], pool.labels.to(members.device)
+    classes = len(pool.classes)
+    double = precision == "fp64" or (precision == "auto" and planner.exact(len(own), classes))
+    products = "bf16" if precision == "bf16" else "fp32"
+    own = own.double() if double else own
+    return heads.fit(own, labels, members, recipe, seed, classes=classes, precision=products)
+
+
+def _answered(
+    made: heads.Heads, seen: dict[str, Tensor], pool: Pool, members: Tensor, population: int
+) -> Answered:
+    """What heads say of their pool, and of at most so many records that none of them has seen."""
+    own, labels = seen["pool"][pool.records.to(members.device)], pool.labels.to(members.device)
+    others, strangers = _others(seen, pool)
+    answering = replace(made, weights=made.weights.float())
+    inside, outside = answering.logits(own), answering.logits(others)
+    some = _spread(strangers, population)
+    return Answered(
+        odds=_odds(inside, labels),
+        members=members,
+        records=pool.records,
+        population=_odds(outside[:, some], strangers[some]),
+        gradients=torch.stack(by_side(gradient_norms(inside, own, labels), members)),
+        accuracy=(outside.argmax(-1) == strangers).double().mean(1),
+        converged=made.converged,
+    )
 
 
 def _others(seen: dict[str, Tensor], pool: Pool) -> tuple[Tensor, Tensor]:

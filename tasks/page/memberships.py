@@ -67,9 +67,8 @@ def _most(grid: Grid) -> str:
         rest = [grid.tpr(name, size, rate) for name in others]
         ahead += own is not None and all(one is not None and own.low > one.high for one in rest)
     return (
-        f"Of {len(grid.attacks)} attacks {best} tells most: at an FPR of {rate:g} it has the highest "
-        "mean TPR over "
-        f"{len(sizes)} cells, and in {ahead} of them its interval lies above all others."
+        f"Of {len(grid.attacks)} attacks {best} tells most: at an FPR of {rate:g} it has the highest mean "
+        f"TPR over {len(sizes)} cells, and in {ahead} of them its interval lies above all others."
     )
 
 
@@ -89,9 +88,8 @@ def _ends(grid: Grid) -> list[str]:
             parts.append(f"{_share(told)} of the members with {size.examples} examples a class{doubt}")
             anew.append(_share(again))
     return [
-        f"At an FPR of {rate:g}, with {classes} classes, {grid.best} finds {' and '.join(parts)}. "
-        "Halves of a fixed "
-        f"pool flatter it: as on examples drawn anew, {' and '.join(anew)}."
+        f"At an FPR of {rate:g}, with {classes} classes, {grid.best} finds {' and '.join(parts)}. Halves of "
+        f"a fixed pool flatter it: as on examples drawn anew, {' and '.join(anew)}."
     ]
 
 
@@ -102,14 +100,13 @@ def _slopes(grid: Grid) -> list[str]:
         b_s, b_c = (grid.law(grid.best, rate, slope) for slope in laws.SLOPES[:2])
         if b_s is None or b_c is None:
             sentences.append(
-                f"At an FPR of {rate:g} there is no law: too few cells of different sizes tell more "
-                "than guessing."
+                f"At an FPR of {rate:g} there is no law: too few cells of different sizes tell more than "
+                "guessing."
             )
             continue
         falls = (
-            f"At an FPR of {rate:g} what {grid.best} tells, TPR less FPR, goes with the examples a "
-            "class to the "
-            f"power {figure(b_s)}"
+            f"At an FPR of {rate:g} what {grid.best} tells, TPR less FPR, goes with the examples a class to "
+            f"the power {figure(b_s)}"
         )
         if sign(b_s) == 0:
             falls += ", which shows no fall"
@@ -154,10 +151,8 @@ def _least(grid: Grid) -> list[str]:
     beyond = "; what is beyond is extrapolated" if most > max(grid.examples) else ""
     return [
         f"By its law {grid.best} tells no more than epsilon {EPSILON:g} and delta 0.00001 allow from so "
-        "many examples "
-        f"of each of {laws.CLASSES} classes: {', '.join(parts)}. At most {max(grid.examples)} were "
-        f"trained on{beyond}. "
-        "It is of the mean over records and of one attack: no guarantee."
+        f"many examples of each of {laws.CLASSES} classes: {', '.join(parts)}. At most {max(grid.examples)} "
+        f"were trained on{beyond}. It is of the mean over records and of one attack: no guarantee."
     ]
 
 
@@ -175,9 +170,8 @@ def _loss(grid: Grid) -> list[str]:
         by_auc = f"its AUC is {' to '.join(ends)}"
         if parts:
             sentences.append(
-                f"The loss alone ({name}), by one threshold for all records and no shadow, is shown to "
-                "tell members "
-                f"{', '.join(parts)}; {by_auc}."
+                f"The loss alone ({name}), by one threshold for all records and no shadow, is shown to tell "
+                f"members {', '.join(parts)}; {by_auc}."
             )
         else:
             sentences.append(f"The loss alone ({name}): {by_auc}.")
@@ -216,9 +210,9 @@ def _gradient(grid: Grid) -> list[str]:
         else "is not shown to grow with"
     )
     return [
-        f"How far training on a record moves its own log odds {how} the norm of its gradient in models "
-        "that lack it: "
-        f"Spearman's rho is {' to '.join(spelt)}, its interval above zero in {shown} of {len(found)} cells."
+        f"How far training on a record moves its own log odds {how} the norm of its gradient in models that "
+        f"lack it: Spearman's rho is {' to '.join(spelt)}, its interval above zero in {shown} of "
+        f"{len(found)} cells."
     ]
 
 
@@ -251,6 +245,5 @@ def _unconverged(grid: Grid) -> list[str]:
     worst = min(short, key=lambda size: short[size])
     return [
         f"In {len(short)} of {len(found)} cells not all heads have converged; the fewest, "
-        f"{100 * short[worst]:.1f}%, "
-        f"in {worst}."
+        f"{100 * short[worst]:.1f}%, in {worst}."
     ]
