@@ -44,7 +44,7 @@ class Heads:
         """[M, N', C] of features [N', D]."""
         # One product for all heads: a product a head has few columns, and is several times slower.
         flat = self.weights[:, :-1].transpose(0, 1).flatten(1)
-        found = (features.to(self.weights) @ flat).unflatten(1, (len(self.weights), -1))
+        found: Tensor = (features.to(self.weights) @ flat).unflatten(1, (len(self.weights), -1))
         return found.transpose(0, 1) + self.weights[:, -1:]
 
 
