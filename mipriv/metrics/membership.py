@@ -146,11 +146,15 @@ def pooled(
     return Detection(rate, achieved, tpr, distinct, int((~kept).sum()), tuple(again.tolist()))
 
 
-def together(found: Sequence[Detection]) -> Figure:
+def together(found: Sequence[Detection], seed: int = 0) -> Figure:
     """Mean TPR over designs (seeds, of pools and halves) that `pooled` has measured at one rate.
 
-    Each design is resampled by itself; designs are not resampled, and count in `seeds`. n is the least number
-    of distinct members of one.
+    Designs are resampled, too: a resample draws them with replacement, and of each that is drawn one of its
+    own resamples. n is the least number of distinct members of one.
+
+    Args:
+        found: a design each.
+        seed: of the resampling.
 
     Raises:
         InputError: none, of different rates or numbers of resamples.
@@ -159,10 +163,13 @@ def together(found: Sequence[Detection]) -> Figure:
     if len(kinds) != 1:
         raise InputError(f"designs: {len(found)} of {len(kinds)} kinds; allowed: one or more, of one kind")
     point = float(np.mean([one.tpr.point for one in found]))
-    again = np.mean([one.again for one in found], axis=0)
+    if len(found) == 1:
+        return dataclasses.replace(found[0].tpr, seeds=1)
+    held = np.array([one.again for one in found])
+    random = np.random.Generator(np.random.PCG64(seed))
+    designs, inner = (random.integers(units, size=(stats.RESAMPLES, len(found))) for units in held.shape)
     records = min(one.tpr.n for one in found)
-    figure = _figure(point, again, records, len(found))
-    return figure if len(found) > 1 else dataclasses.replace(found[0].tpr, seeds=1)
+    return _figure(point, held[designs, inner].mean(1), records, len(found))
 
 
 def exact(scores: Tensor, members: Tensor, rate: float) -> Detection:

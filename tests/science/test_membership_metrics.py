@@ -1,6 +1,7 @@
 """Rates, curves and separations of membership scores against loops over thresholds and resamples."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -254,3 +255,28 @@ def test_scores_are_left_as_they_were() -> None:
     assert torch.equal(members, before[1]) and torch.allclose(
         values, before[0], rtol=0, atol=0, equal_nan=True
     )
+
+
+def design(point: float, spread: float = 0.0) -> measure.Detection:
+    """What one design found, by hand."""
+    figure = stats.Figure(point, point - 0.01, point + 0.01, 50, 8, "pigeonhole bootstrap")
+    again = tuple(point + spread * (i % 5 - 2) for i in range(20))
+    return measure.Detection(0.1, 0.1, figure, 100, 0, again)
+
+
+def test_designs_together_are_resampled_themselves() -> None:
+    """Of three that differ, each without a spread of its own, all 27 draws are as likely as one another."""
+    points = [0.2, 0.5, 0.8]
+    found = measure.together([design(point) for point in points])
+    every = [np.mean(drawn) for drawn in itertools.product(points, repeat=3)]
+    assert (found.low, found.high) == (pytest.approx(min(every)), pytest.approx(max(every)))  # 1 in 27 each
+    assert (found.point, found.n, found.seeds) == (pytest.approx(0.5), 50, 3)
+    alike = measure.together([design(0.5, 0.01)] * 3)
+    assert 0.48 < alike.low < 0.5 < alike.high < 0.52 and alike.low < 0.495
+
+
+def test_one_design_keeps_its_own_interval() -> None:
+    alone = design(0.5, 0.01)
+    assert measure.together([alone]) == dataclasses.replace(alone.tpr, seeds=1)
+    with pytest.raises(InputError, match="of 2 kinds; allowed"):
+        measure.together([alone, dataclasses.replace(alone, rate=0.2)])
