@@ -1,0 +1,56 @@
+"""Plug-ins of a family, by the names of their files, and modules of a package, as mkdocstrings reads them."""
+
+import dataclasses
+import importlib
+import inspect
+from pathlib import Path
+
+from mipriv import plugin
+
+
+def plugins(family: str) -> str:
+    """The package that says what the family is handed, then every plug-in of it."""
+    package = plugin.FAMILIES[family]
+    return "\n\n".join([whole(package), *(whole(f"{package}.{name}") for name in plugin.names(family))])
+
+
+def modules(root: Path, package: str) -> str:
+    """A package, or one module alone; then its public modules, by name."""
+    folder = root / package.replace(".", "/")
+    found = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    return "\n\n".join([whole(package), *(whole(f"{package}.{name}") for name in found)])
+
+
+def whole(module: str) -> str:
+    """Everything public of a module, under its dotted name without the project's."""
+    return f"::: {module}\n    options: {{heading: '{module.removeprefix('mipriv.')}', toc_label: '{module.rpartition('.')[2]}'}}"
+
+
+def table(family: str) -> str:
+    """Plug-ins of a family in a line each: what one is, and its knobs with their defaults."""
+    lines = ["| name | what it is | knobs and defaults |", "| --- | --- | --- |"]
+    for name in plugin.names(family):
+        cls = plugin.find(family, name)
+        module = importlib.import_module(f"{plugin.FAMILIES[family]}.{name}")
+        said = first(inspect.getdoc(module) or "")
+        lines.append(f"| `{name}` | {cell(said)} | {cell(', '.join(map(knob, dataclasses.fields(cls))))} |")
+    return "\n".join(lines)
+
+
+def knob(field: "dataclasses.Field[object]") -> str:
+    """A knob as it stands in `params.yaml`; one without a default by its name."""
+    if not field.init or field.name.startswith("_"):
+        return ""
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.name}: {field.default!r}`"
+    return f"`{field.name}`" + (" (own)" if field.default_factory is not dataclasses.MISSING else "")
+
+
+def first(text: str) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def cell(text: str) -> str:
+    """Text that a table's cell can hold."""
+    return text.replace("|", "\\|")
