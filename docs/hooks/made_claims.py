@@ -16,10 +16,22 @@ def published(root: Path) -> str:
     """Every claim of `claims/`, in the order of the files."""
     book = claims.read(root / "claims")
     table = root / loaded(root / "dvc.yaml")["artifacts"]["leakage"]["path"]
-    found = {one.claim.id: one for one in verdicts(book, leakage.read(table), thirds(root))} if table.exists() else {}
-    parts = [] if found else [f'!!! note\n    {NO_RUN} Until then "here" is empty, but for claims that cannot be run.']
+    found = (
+        {one.claim.id: one for one in verdicts(book, leakage.read(table), thirds(root))}
+        if table.exists()
+        else {}
+    )
+    parts = (
+        []
+        if found
+        else [f'!!! note\n    {NO_RUN} Until then "here" is empty, but for claims that cannot be run.']
+    )
     for study in book.studies:
-        parts += [f"## {study.study}", study.paper + ".", *(section(claim, found.get(claim.id)) for claim in study.claims)]
+        parts += [
+            f"## {study.study}",
+            study.paper + ".",
+            *(section(claim, found.get(claim.id)) for claim in study.claims),
+        ]
     return "\n\n".join(parts)
 
 
@@ -60,8 +72,11 @@ def here(claim: claims.Claim, verdict: Verdict | None) -> str:
     if verdict.found is None:
         return f"**{verdict.outcome}**: {verdict.reason}"
     seen = [
-        f"{' and '.join(one.figures)}" + (f", difference {one.difference}" if one.difference else "") + (f" by `{one.judge}`" if one.judge else "")
+        f"{' and '.join(one.figures)}"
+        + (f", difference {one.difference}" if one.difference else "")
+        + (f" by `{one.judge}`" if one.judge else "")
         for one in verdict.found.seen
     ]
     rows = " and ".join(f"`{row}` ({of})" for row, of in verdict.found.rows)
-    return f"**{verdict.outcome}**: {verdict.found.figure} of {rows}: {'; '.join(seen)}. {' '.join(verdict.found.notes)}"
+    said = f"**{verdict.outcome}**: {verdict.found.figure} of {rows}: {'; '.join(seen)}."
+    return " ".join([said, *verdict.found.notes])

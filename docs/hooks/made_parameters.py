@@ -16,7 +16,7 @@ ANY = "NAME"
 
 
 def blocks(root: Path) -> str:
-    """A heading a block, and a line a key: what is allowed there, and what some row of the desk scale says."""
+    """A heading a block, and a line a key: what is allowed there, and what the desk scale says."""
     values = params.load(root / params.FILE)
     typed = {name: block for name, block in vars(Parameters(values)).items() if name in values}
     return "\n\n".join(block(name, typed[name], values[name]) for name in values)
@@ -30,13 +30,14 @@ def block(name: str, typed: params.Block, value: Any) -> str:
         if said := told(schema, path):
             example = next(iter(found(value, path)), None)
             shown = "" if example is None else f"`{example}`"
-            lines.append(f"| `{'.'.join(path)}` | {cell(said)}{'' if needed else ' (may be left out)'} | {cell(shown)} |")
+            optional = "" if needed else " (may be left out)"
+            lines.append(f"| `{'.'.join(path)}` | {cell(said)}{optional} | {cell(shown)} |")
     said = " ".join((inspect.getdoc(type(typed)) or "").split())
     return "\n".join([f"## {name}", "", said, "", *lines])
 
 
 def told(schema: dict[str, Any], path: list[str]) -> str:
-    """What a key holds: a block by its own words, anything else by what is allowed; empty of a mere mapping."""
+    """What a key holds: a block in its own words, else what is allowed; empty of a mere mapping."""
     node = schematext.at(schema, path)
     if "properties" in node and "description" in node:
         return " ".join(node["description"].partition("\n\nAttributes:")[0].split())

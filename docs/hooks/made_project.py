@@ -40,7 +40,9 @@ def scales(root: Path) -> str:
             if not line.startswith("#"):
                 break
             top.append(line.removeprefix("#").strip())
-        parts.append(f"## {name}\n\n```sh\npython -m flows.scale {name}\n```\n\n```text\n" + "\n".join(top) + "\n```")
+        parts.append(
+            f"## {name}\n\n```sh\npython -m flows.scale {name}\n```\n\n```text\n" + "\n".join(top) + "\n```"
+        )
     return "\n\n".join(parts)
 
 

@@ -23,7 +23,8 @@ def modules(root: Path, package: str) -> str:
 
 def whole(module: str) -> str:
     """Everything public of a module, under its dotted name without the project's."""
-    return f"::: {module}\n    options: {{heading: '{module.removeprefix('mipriv.')}', toc_label: '{module.rpartition('.')[2]}'}}"
+    heading, label = module.removeprefix("mipriv."), module.rpartition(".")[2]
+    return f"::: {module}\n    options: {{heading: '{heading}', toc_label: '{label}'}}"
 
 
 def table(family: str) -> str:

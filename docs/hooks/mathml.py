@@ -6,25 +6,30 @@
 import html
 import re
 from typing import Any
+from xml.etree import ElementTree
 
 from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 
-TEX = re.compile(
-    r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL
-)
+TEX = re.compile(r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL)
+PARTS = {"mfrac": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
 
 
 def drawn(tex: str, *, block: bool) -> str:
     """TeX as one MathML element.
 
     Raises:
-        PluginError: a command that the converter does not know, which it would print as it stands.
+        PluginError: a command that the converter does not know, or one that lacks a part: it would print the
+            one as it stands, and the other with a hole.
     """
     try:
         found = convert(tex.strip(), display="block" if block else "inline")
     except Exception as error:
         raise PluginError(f"equation {tex!r}: {type(error).__name__} {error}") from error
+    for element in ElementTree.fromstring(found).iter():
+        name = element.tag.rpartition("}")[2]
+        if len(element) != PARTS.get(name, len(element)):
+            raise PluginError(f"equation {tex!r}: {name} has {len(element)} parts of {PARTS[name]}")
     if unknown := re.search(r">\\([A-Za-z]+)", found):
         raise PluginError(f"equation {tex!r}: \\{unknown[1]} is not known")
     return found

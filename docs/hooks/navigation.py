@@ -1,4 +1,4 @@
-"""MkDocs hook: an entry ``FOLDER/*`` of the navigation stands for the pages right below it that no other names.
+"""MkDocs hook: an entry ``FOLDER/*`` of the navigation stands for the pages there that no other entry names.
 
 So a new page is found by its file's name, titled by its own first heading.
 """
