@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from made_project import loaded
-from made_reference import cell
 
 from tasks import information, leakage
 from tasks.page import claims
@@ -24,7 +23,7 @@ def published(root: Path) -> str:
     parts = (
         []
         if found
-        else [f'!!! note\n    {NO_RUN} Until then "here" is empty, but for claims that cannot be run.']
+        else [f"!!! note\n    {NO_RUN} Until then no verdict is shown, but for claims that cannot be run."]
     )
     for study in book.studies:
         parts += [
@@ -46,14 +45,13 @@ def section(claim: claims.Claim, verdict: Verdict | None) -> str:
     """One claim."""
     figures = [f"{one.setting}, {one.figure}: {one.spelt}" for one in claim.published] or ["no figure"]
     lines = [
-        "| | |",
-        "| --- | --- |",
-        f"| published | {cell('; '.join(figures))} |",
-        f"| read in | {cell(claim.source)} ({claim.reliability}) |",
-        f"| tested by | {cell(tested(claim))} |",
-        f"| here | {cell(here(claim, verdict))} |",
+        f"- Published: {'; '.join(figures)}.",
+        f"- Read in: {claim.source} ({claim.reliability}).",
+        f"- Tested by: {tested(claim)}.",
     ]
-    return "\n".join([f"**{claim.says}** {{ #{claim.id} }}", "", *lines])
+    if said := here(claim, verdict):
+        lines.append(f"- Here: {said}")
+    return "\n".join([f"**{claim.says}**", f"{{: #{claim.id} }}", "", *lines])
 
 
 def tested(claim: claims.Claim) -> str:

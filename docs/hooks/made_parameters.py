@@ -1,6 +1,7 @@
 """Keys of `params.yaml`, block by block, from the models that refuse wrong ones."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,17 @@ def told(schema: dict[str, Any], path: list[str]) -> str:
     if "properties" in node and "description" in node:
         return " ".join(node["description"].partition("\n\nAttributes:")[0].split())
     allowed = schematext.describe(node)
-    return "" if allowed == "mapping" and isinstance(node.get("additionalProperties"), dict) else allowed
+    if allowed == "mapping" and isinstance(node.get("additionalProperties"), dict):
+        return ""
+    said = field(schematext.at(schema, path[:-1]).get("description", ""), path[-1])
+    return f"{allowed}: {said}" if said else allowed
+
+
+def field(docstring: str, name: str) -> str:
+    """What the section `Attributes` of a docstring says of a field, in one line."""
+    _, _, attributes = docstring.partition("\nAttributes:\n")
+    match = re.search(rf"^    {name}: (.*(?:\n {{5,}}.*)*)", attributes, re.MULTILINE)
+    return re.sub(r"\bNone\b", "null", " ".join(match[1].split())) if match else ""
 
 
 def keys(schema: dict[str, Any], path: list[str]) -> Iterator[tuple[list[str], bool]]:

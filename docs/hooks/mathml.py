@@ -12,6 +12,7 @@ from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 
 TEX = re.compile(r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL)
+NORM = "<mo>&#x02016;"  # would grow to its exponent, and sink
 PARTS = {"mfrac": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
 
 
@@ -32,7 +33,7 @@ def drawn(tex: str, *, block: bool) -> str:
             raise PluginError(f"equation {tex!r}: {name} has {len(element)} parts of {PARTS[name]}")
     if unknown := re.search(r">\\([A-Za-z]+)", found):
         raise PluginError(f"equation {tex!r}: \\{unknown[1]} is not known")
-    return found
+    return found.replace(NORM, NORM.replace("<mo>", '<mo stretchy="false">'))
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:

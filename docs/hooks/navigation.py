@@ -18,7 +18,7 @@ def named(nav: Any) -> Iterator[str]:
 
 
 def expanded(nav: Any, docs: Path, known: set[str]) -> Any:
-    """The same navigation with stars written out."""
+    """The same navigation with stars written out; `known` gains what each of them took."""
     if isinstance(nav, dict):
         return {title: expanded(entry, docs, known) for title, entry in nav.items()}
     if not isinstance(nav, list):
@@ -27,7 +27,9 @@ def expanded(nav: Any, docs: Path, known: set[str]) -> Any:
     for entry in nav:
         if isinstance(entry, str) and entry.endswith("*"):
             pages = (path.relative_to(docs).as_posix() for path in sorted(docs.glob(f"{entry}.md")))
-            found += [page for page in pages if page not in known]
+            taken = [page for page in pages if page not in known]
+            known |= set(taken)
+            found += taken
         else:
             found.append(expanded(entry, docs, known))
     return found

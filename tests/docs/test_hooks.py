@@ -37,11 +37,11 @@ def test_an_equation_that_cannot_be_drawn_ends_the_build(tex: str) -> None:
 
 def test_a_star_stands_for_the_pages_that_nothing_names(tmp_path: Path) -> None:
     (tmp_path / "howto").mkdir()
-    for name in ("a", "b", "howto/c", "howto/d"):
+    for name in ("a", "b", "early", "howto/c", "howto/d"):
         (tmp_path / f"{name}.md").write_text("# x")
-    nav = [{"A": "a.md"}, {"How": [{"C": "howto/c.md"}, "howto/*"]}, "*"]
+    nav = [{"A": "a.md"}, {"How": [{"C": "howto/c.md"}, "howto/*", "e*"]}, "*"]
     found = navigation.expanded(nav, tmp_path, set(navigation.named(nav)))
-    assert found == [{"A": "a.md"}, {"How": [{"C": "howto/c.md"}, "howto/d.md"]}, "b.md"]
+    assert found == [{"A": "a.md"}, {"How": [{"C": "howto/c.md"}, "howto/d.md", "early.md"]}, "b.md"]
 
 
 def test_only_files_of_the_project_outside_docs_are_carried() -> None:
@@ -64,6 +64,7 @@ def test_parameters_have_what_the_models_allow() -> None:
     assert "| `seed` | integer >= 0 | `0` |" in page
     assert "| `rows.NAME.arms.NAME.cem` |" in page
     assert "| `device` | auto, cpu, cuda or cuda:N | `auto` |" in page
+    assert "| `rows.NAME.split.train` | integer: images a private person. | `5` |" in page
     assert "None" not in page
 
 
