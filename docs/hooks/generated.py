@@ -25,6 +25,7 @@ GENERATORS: dict[str, Callable[[str], str]] = {
     "claims": lambda _: made_claims.published(ROOT),
     "commands": lambda _: made_project.commands(ROOT),
     "modules": lambda package: made_reference.modules(ROOT, package),
+    "others": lambda _: made_reference.others(ROOT),
     "parameters": lambda _: made_parameters.blocks(ROOT),
     "plugins": made_reference.plugins,
     "scales": lambda _: made_project.scales(ROOT),

@@ -3,15 +3,26 @@
 import dataclasses
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 from mipriv import plugin
+
+PLUGINS = re.compile(r"^<!-- made: plugins (\w+) -->$", re.MULTILINE)
 
 
 def plugins(family: str) -> str:
     """The package that says what the family is handed, then every plug-in of it."""
     package = plugin.FAMILIES[family]
     return "\n\n".join([whole(package), *(whole(f"{package}.{name}") for name in plugin.names(family))])
+
+
+def others(root: Path) -> str:
+    """Families that no page has of its own, so that a new one is found here at once."""
+    pages = (path.read_text(encoding="utf-8") for path in sorted((root / "docs" / "reference").glob("*.md")))
+    named = {family for page in pages for family in PLUGINS.findall(page)}
+    left = [family for family in plugin.FAMILIES if family not in named]
+    return "\n\n".join(part for family in left for part in (f"## {family}", table(family), plugins(family)))
 
 
 def modules(root: Path, package: str) -> str:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import generated
 import made_claims
 import made_project
+import made_reference
 import mathml
 import navigation
 import pytest
@@ -57,6 +58,19 @@ def test_an_unknown_mark_ends_the_build() -> None:
     with pytest.raises(PluginError, match="allowed: claims, commands"):
         generated.on_page_markdown("<!-- made: nothing -->", PAGE)
     assert "`make run`" in generated.on_page_markdown("x\n\n<!-- made: commands -->\n\ny", PAGE)
+
+
+def test_a_family_without_a_page_is_found_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "docs" / "reference").mkdir(parents=True)
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        shutil.copy(page, tmp_path / "docs" / "reference")
+    before = made_reference.others(tmp_path)
+    assert "## membership" not in before
+    (tmp_path / "docs" / "reference" / "membership.md").unlink()
+    after = made_reference.others(tmp_path)
+    assert (
+        "## membership" in after and "| `lira` |" in after and "::: mipriv.attacks.membership.lira" in after
+    )
 
 
 def test_parameters_have_what_the_models_allow() -> None:

@@ -94,10 +94,8 @@ def test_equations_are_drawn(site: Path) -> None:
 
 
 def test_every_plug_in_has_its_line_and_its_place(site: Path) -> None:
-    families = set(plugin.FAMILIES)
-    assert families >= set(FAMILIES)
-    for family in families:
-        page = FAMILIES.get(family, family)
+    for family in plugin.FAMILIES:
+        page = FAMILIES.get(family, "library")
         raw = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
         for name in plugin.names(family):
             assert f'id="{plugin.FAMILIES[family]}.{name}"' in raw, (family, name)
