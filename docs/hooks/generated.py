@@ -24,6 +24,7 @@ MARK = re.compile(r"^<!-- made: (\w+) ?(.*?) -->$", re.MULTILINE)
 GENERATORS: dict[str, Callable[[str], str]] = {
     "claims": lambda _: made_claims.published(ROOT),
     "commands": lambda _: made_project.commands(ROOT),
+    "guides": lambda _: made_project.guides(ROOT),
     "modules": lambda package: made_reference.modules(ROOT, package),
     "others": lambda _: made_reference.others(ROOT),
     "parameters": lambda _: made_parameters.blocks(ROOT),

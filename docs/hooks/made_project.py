@@ -46,6 +46,18 @@ def scales(root: Path) -> str:
     return "\n\n".join(parts)
 
 
+def guides(root: Path) -> str:
+    """A row for each guide of `docs/howto` that its index does not name itself."""
+    folder = root / "docs" / "howto"
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    rows = []
+    for path in sorted(folder.glob("*.md")):
+        if path.stem != "index" and f"]({path.name})" not in index:
+            title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            rows.append(f"| {cell(title[:1].lower() + title[1:])} | [its guide]({path.name}) |")
+    return "\n".join(rows)
+
+
 def commands(root: Path) -> str:
     """Targets of the Makefile."""
     found = TARGET.findall((root / "Makefile").read_text(encoding="utf-8"))

@@ -88,6 +88,15 @@ def test_a_stage_of_rows_says_where_its_rows_are() -> None:
     assert "| `evaluate` | one |" in page
 
 
+def test_a_guide_that_the_index_does_not_name_is_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "docs" / "howto"
+    folder.mkdir(parents=True)
+    (folder / "index.md").write_text("[x](old.md)")
+    for name in ("old", "new"):
+        (folder / f"{name}.md").write_text(f"# Audit {name}\n\ntext")
+    assert made_project.guides(tmp_path) == "| audit new | [its guide](new.md) |"
+
+
 def test_claims_without_a_run_say_so_and_with_one_have_a_verdict(tmp_path: Path) -> None:
     for name in ("claims", "dvc.yaml"):
         source = ROOT / name
