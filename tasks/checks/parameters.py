@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mipriv.data.sources import natural
+from mipriv.data.splits import PRIVATE, Indices
 from mipriv.plugin import one_of
 from tasks import (
     design,
@@ -27,6 +29,7 @@ from tasks import (
 )
 from tasks import prepare as preparation
 from tasks import report as reporting
+from tasks.audits.rows import Audit
 from tasks.engine import params
 
 Shape = tuple[int, int, int]
@@ -54,6 +57,7 @@ class Parameters:
             "shadows": shadows.Shadows,
             "membership": membership.Attacks,
             "evaluate_membership": evaluate_membership.EvaluateMembership,
+            "audit": Audit,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "report_membership": report_membership.ReportMembership,
@@ -84,13 +88,14 @@ class Parameters:
         self.evaluate_membership = params.validate(
             evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
         )
+        self.audit = params.validate(Audit, values["audit"], "audit")
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.report_membership = params.validate(
             report_membership.ReportMembership, values["report_membership"], "report_membership"
         )
         self.cost = params.validate(params.Cost, values["cost"], "cost")
-        self._labels: dict[str, list[int]] = {}
+        self._sources: dict[str, tuple[list[str], dict[str, Indices]]] = {}
 
     def image_shape(self, row: str) -> Shape:
         """(C, H, W) of the images of a row of `prepare`."""
@@ -104,10 +109,19 @@ class Parameters:
         """
         return len(set(self.labels(row)))
 
-    def labels(self, row: str) -> list[int]:
+    def labels(self, row: str) -> list[str]:
         """Of the private training images of a row of `prepare`; see `people`."""
-        if row not in self._labels:
+        return [self._prepared(row)[0][i] for i in self._prepared(row)[1]["private/train"]]
+
+    def names(self, row: str) -> list[str]:
+        """Of the private people of a row of `prepare`, in the order of their labels; see `people`."""
+        labels, splits = self._prepared(row)
+        return sorted({labels[i] for split in PRIVATE for i in splits[split]}, key=natural)
+
+    def _prepared(self, row: str) -> tuple[list[str], dict[str, Indices]]:
+        """Labels of all records, and the splits."""
+        if row not in self._sources:
             wanted = self.prepare.of(row)
             records = wanted.records(Path.cwd())
-            self._labels[row] = [records[i].label for i in wanted.splits(records)["private/train"]]
-        return self._labels[row]
+            self._sources[row] = [record.label for record in records], wanted.splits(records)
+        return self._sources[row]
