@@ -1,4 +1,4 @@
-"""A classifier that the project did not train: somebody's architecture, somebody's weights, made one to attack.
+"""A classifier that the project did not train: somebody's architecture and weights, made one to attack.
 
 Nothing in a file is executed: weights are tensors or they are refused. The one exception is a factory of the
 user's own, `module:factory`, whose import runs its code; it has to be asked for by `allow_code`.
@@ -23,6 +23,7 @@ from mipriv.models.classifiers import Classifier, Normalise
 
 OWN = "plugin:"
 RESERVED = ("weights", "weights_backbone", "progress", "num_classes")
+COUNTER = ".num_batches_tracked"
 ALLOWED = "a classification model of torchvision, plugin:NAME, or module:factory with allow_code: true"
 
 
@@ -249,9 +250,12 @@ def _refuse_classes(network: nn.Module, state: Mapping[str, Tensor], where: str,
 
 
 def _checked(network: nn.Module, state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """A state dict held against the network's. Older files lack counters that evaluation does not read."""
     for name, tensor in network.state_dict().items():
         if name not in state:
-            continue  # which `fill` says
+            if name.endswith(COUNTER):
+                state[name] = tensor
+            continue  # `fill` names the others
         given = state[name]
         if given.layout is not torch.strided or given.is_floating_point() != tensor.is_floating_point():
             raise InputError(

@@ -25,7 +25,10 @@ def private(data: Dataset) -> np.ndarray:
 
 
 def answered(model: nn.Module, data: Dataset) -> tuple[Tensor, Tensor]:
-    """Logits [n, K] of all private images, and their labels [n] within the pool; few images in memory at a time."""
+    """Logits [n, K] of all private images, and their labels [n] within the pool.
+
+    Few images are in memory at a time.
+    """
     indices = private(data)
     people = {name: label for label, name in enumerate(data.names("private"))}
     labels = [people[data.store.label_names[i]] for i in data.store.labels[indices]]

@@ -21,13 +21,14 @@ from tasks.prepare import copies
 class Row(Block):
     """A victim and what it is asked.
 
-    `victim` and its `preprocessing`; `sha256` of the weights (null: whichever lie there); `classes`, names in the
-    order of its outputs, or how the folders' names were sorted: `sorted`, as torchvision's ImageFolder does, or
-    `natural` (s2 before s10); `data`, a row of `prepare` with images that it has not seen; `training`, a row of
-    `prepare` all of whose private images it was trained on, or the row `data` itself where they are not at hand;
-    `layers`, after which it is cut; `attacks` on features, names under `audit.attacks`; `knowledge`, whose images
-    the attacker on features has; `targets`, at most; `people`, whether a class is a person; `shadows`, a
-    safetensors file of what shadow models answer (null: there are none); `seed` of the attacker.
+    `victim` and its `preprocessing`; `sha256` of the weights (null: whichever lie there); `classes`, names in
+    the order of its outputs, or how the folders' names were sorted: `sorted`, as torchvision's ImageFolder
+    does, or `natural` (s2 before s10); `data`, a row of `prepare` with images that it has not seen;
+    `training`, a row of `prepare` all of whose private images it was trained on, or the row `data` itself
+    where they are not at hand; `layers`, after which it is cut; `attacks` on features, names under
+    `audit.attacks`; `knowledge`, whose images the attacker on features has; `targets`, at most; `people`,
+    whether a class is a person; `shadows`, a safetensors file of what shadow models answer (null: there are
+    none); `seed` of the attacker.
     """
 
     victim: Blueprint
@@ -66,8 +67,9 @@ class Row(Block):
 
 
 class Inversion(Block):
-    """`attack`, a plug-in, with `knobs`; `prior`, a plug-in learnt from public images, with `prior_knobs`; `judge`,
-    an embedding that names people, and the `judge_accuracy` on real test images below which it is refused."""
+    """`attack`, a plug-in, with `knobs`; `prior`, a plug-in learnt from public images, with `prior_knobs`;
+    `judge`, an embedding that names people, and the `judge_accuracy` on real test images below which it is
+    refused."""
 
     attack: str
     knobs: dict[str, Any]
@@ -78,8 +80,8 @@ class Inversion(Block):
 
 
 class Audit(Block):
-    """`rates` of false positives; `resamples` of an interval; `images` in the picture wall; `attacks` on features
-    with their knobs; `inversion`; `rows`."""
+    """`rates` of false positives; `resamples` of an interval; `images` in the picture wall; `attacks` on
+    features with their knobs; `inversion`; `rows`."""
 
     rates: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
     resamples: Annotated[int, Field(gt=19)]

@@ -12,8 +12,8 @@ REFERENCED = ("lira", "rmia")  # attacks on membership that need shadow models
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An attack that was not run on the victim `subject`: `state` says whether it could have been, `why` what is
-    missing."""
+    """An attack that was not run on the victim `subject`: `state` says whether it could have been, `why` what
+    is missing."""
 
     subject: str
     threat: str

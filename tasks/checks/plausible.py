@@ -1,14 +1,18 @@
-"""Numbers that cost time or memory, held against what anybody would want: a digit too many is a week."""
+"""What reads well and is not meant: a number with digits too many costs a week, a name with dots climbs."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mipriv.errors import InputError
 from tasks.engine import params
 
+NAME = re.compile(r"\w(?:[\w+-]|\.(?!\.))*", re.ASCII)
+
 
 def check(values: Mapping[str, Any], largest: Mapping[str, float]) -> None:
-    """Refuse the first number above the largest that `cost.largest` allows a knob of its name, wherever it stands.
+    """Refuse the first name of a row that is no name of a folder, and the first number above the largest that
+    `cost.largest` allows a knob of its name.
 
     Raises:
         InputError: one line that names the key, what it was, what is allowed and how to allow more.
@@ -16,6 +20,10 @@ def check(values: Mapping[str, Any], largest: Mapping[str, float]) -> None:
     for name, block in values.items():
         if name == "cost":
             continue
+        for row in block.get("rows", {}) if isinstance(block, Mapping) else ():
+            if not NAME.fullmatch(str(row)):
+                allowed = "letters, digits, _ - + and single dots: results lie in a folder of this name"
+                raise InputError(f"{params.FILE}: {name}.rows: name {row!a}; allowed: {allowed}")
         for where, knob, value in _numbers(block, name):
             if knob in largest and value > largest[knob]:
                 allowed = f"at most {largest[knob]:g}, or more where cost.largest.{knob} says so"

@@ -74,8 +74,8 @@ def said(told: Told, lines: list[Line]) -> list[str]:
             )
             beats = "more" if value.low > floor.point else "no more"
             found.append(
-                f"Inversion: the embedding names {percent(value)} % of the people on images made of their class, "
-                f"{beats} than on one mean face ({floor.point:.1%}), n = {value.n} people."
+                f"Inversion: the embedding names {percent(value)} % of the people on images made of their "
+                f"class, {beats} than on one mean face ({floor.point:.1%}), n = {value.n} people."
             )
     return found
 
@@ -101,8 +101,8 @@ def _recovered(own: Mapping[tuple[str, str, str], Figure], lines: list[Line]) ->
                 "gives images away" if value.high < best.low else "gives no more away than no feature at all"
             )
             found.append(
-                f"Reconstruction by {against} {verdict}: MSE {plain(value)} against {plain(best)} of the best "
-                f"floor, n = {value.n} classes."
+                f"Reconstruction by {against} {verdict}: MSE {plain(value)} against {plain(best)} of the "
+                f"best floor, n = {value.n} classes."
             )
     return found
 
