@@ -48,9 +48,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(root: Path, side: int, sa
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     assert len(bomb) < 2**20
     (root / "p1" / "bomb.png").write_bytes(bomb)
-    assert "image of 30000 x 30000 pixels; allowed: at most 64000000 in all" in refusal(
-        ImageFolder(str(root))
-    )
+    assert said in refusal(ImageFolder(str(root)))
 
 
 def test_a_text_that_unpacks_to_a_gigabyte_is_not_unpacked(root: Path) -> None:
