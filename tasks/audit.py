@@ -146,7 +146,8 @@ def run(stage: Stage[Audit]) -> None:
 
 def _work(stage: Stage[Audit], row: Row, data: Dataset, weights: Path) -> list[Cell]:
     """Cells of whatever applies."""
-    plain = stage.plain("rows", stage.row or "")
+    # What is computed of one layer does not depend on which others are asked for.
+    plain = {**stage.plain("rows", stage.row or ""), "layers": [], "attacks": [], "shadows": None}
     inputs = {"data": stage.path("data"), "weights": weights}
     shared = {"row": plain, "device": str(resolve(stage.cost.device))}
     own = {} if threats.membership(row) else {"training": stage.path("training")}

@@ -60,7 +60,7 @@ def said(told: Told, lines: list[Line]) -> list[str]:
     """The answer in sentences; none claims more than an interval holds."""
     own = {(line.kind, line.figure, line.against): line.value for line in lines if line.subject == told.name}
     found = [_accuracy(own["victim", NATURAL, ""], told.answered["data.logits"].shape[1])]
-    found += _recovered(own, lines)
+    found += _recovered(told, own, lines)
     aucs = {against: value for (_, figure, against), value in own.items() if figure == AUC}
     for attack, value in aucs.items():
         verdict = "tells members from others" if value.low > 0.5 else "does not tell members from others"
@@ -83,27 +83,24 @@ def said(told: Told, lines: list[Line]) -> list[str]:
 def _accuracy(value: Figure, classes: int) -> str:
     text = f"The model names {percent(value)} % of the images of data rightly, n = {value.n} classes"
     if value.low <= 1 / classes:
-        return (
-            f"{text}: no more than guessing. Are `classes`, `preprocessing` and `data` those of this model?"
-        )
+        return f"{text}: no more than guessing. Are classes, preprocessing and data those of this model?"
     return f"{text}."
 
 
-def _recovered(own: Mapping[tuple[str, str, str], Figure], lines: list[Line]) -> list[str]:
-    floors = [line.value for line in lines if (line.kind, line.figure) == ("reconstruction floor", MSE)]
-    if not floors:
-        return []
-    best = min(floors, key=lambda figure: figure.point)
+def _recovered(told: Told, own: Mapping[tuple[str, str, str], Figure], lines: list[Line]) -> list[str]:
+    """A sentence a layer, of the attack that erred least on the attacker's own validation images."""
+    floors = [line.value for line in lines if (line.kind, line.figure) == ("reconstruction floor", PSNR)]
     found = []
-    for (kind, figure, against), value in own.items():
-        if (kind, figure) == ("reconstruction", MSE):
-            verdict = (
-                "gives images away" if value.high < best.low else "gives no more away than no feature at all"
-            )
-            found.append(
-                f"Reconstruction by {against} {verdict}: MSE {plain(value)} against {plain(best)} of the "
-                f"best floor, n = {value.n} classes."
-            )
+    for layer in dict.fromkeys(one.arm for one in told.recovered.values()):
+        tried = [one for one in told.recovered.values() if one.arm == layer]
+        chosen = min(tried, key=lambda one: one.validation_error).row.attack
+        value = own["reconstruction", PSNR, figures.where(chosen, layer)]
+        best = max(floors, key=lambda one: one.point)
+        away = "images are recovered" if value.low > best.high else "nothing is recovered beyond the floor"
+        found.append(
+            f"Behind {layer} {away}: PSNR {plain(value)} dB by {chosen}, which of {len(tried)} erred "
+            f"least on validation images; without any feature {plain(best)} dB; n = {value.n} classes."
+        )
     return found
 
 

@@ -107,7 +107,7 @@ def test_the_page_is_offline_with_words_for_every_picture(
     [
         ("classes", ["a", "b"], "classes: no 's1', a class of the data"),
         ("layers", ["layer7"], "'layer7' does not exist"),
-        ("training", "faces", "faces"),
+        ("training", "faces", "a class of the data"),
         ("attacks", ["decodr"], "did you mean 'decoder'?"),
         ("sha256", "0" * 64, "sha256: the weights have "),
     ],
