@@ -1,4 +1,4 @@
-"""The page on models of one's own, followed word for word: only epochs and steps are fewer."""
+"""The page on models of one's own, followed word for word: epochs and steps are fewer, a solver is added."""
 
 import csv
 import json
@@ -39,6 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values["audit"]["rows"] = row
         audit = values["audit"]
         row["mine"]["layers"], row["mine"]["targets"] = row["mine"]["layers"][:2], 4
+        row["mine"]["attacks"] = ["decoder", "peel"]
         audit["attacks"]["decoder"] = {**audit["attacks"]["decoder"], "epochs": 1}
         few = {"levels": [{"smoothness": 1e-4, "outer": 1, "inner": 3}], "polish": []}
         audit["attacks"]["peel"] |= {**few, "descents": [{"steps": 2, "lr": 0.05, "tv_weight": 0.3}]}
