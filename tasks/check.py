@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mipriv.errors import InputError
-from tasks.checks import inversion, membership, splits
+from tasks.checks import audits, inversion, membership, plausible, splits
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
 from tasks.prepare import FACES
@@ -28,10 +28,12 @@ def check(values: Mapping[str, Any]) -> None:
         InputError: one line that names the key, what it was and what is allowed.
     """
     wanted = Parameters(values)
+    plausible.check(values, wanted.cost.largest)
     _data(wanted)
     inversion.check(wanted)
     splits.check(wanted)
     membership.check(wanted)
+    audits.check(wanted)
 
 
 def _data(wanted: Parameters) -> None:

@@ -21,6 +21,7 @@ MSE, PSNR, SSIM = "mse", "psnr", "ssim"
 RESIDUAL, PASSES = "relative feature residual", "passes an image"
 IDENTITY = "named by the embedding"
 INFORMATION, FACTOR = "information, nats", "information factor"
+TPR, AUC = "tpr at fpr {:g}", "auc"
 QUERIES, STUDY = "queries an identity", "queries of the study"
 # The file has six decimals: an end of an interval this near to zero is zero.
 ZERO = 1e-6

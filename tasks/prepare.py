@@ -58,6 +58,11 @@ class Prepare(Block):
         return Preparation(f"prepare.rows.{name}", self.rows[name])
 
 
+def copies(root: Path, uri: str) -> Path:
+    """Where copies of what an address holds stay, below the folder of cells."""
+    return cells.store(root) / "fetched" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Preparation:
     """What a row asks for; `where` it stands in `params.yaml` is named by whatever refuses it."""
@@ -107,9 +112,8 @@ class Preparation:
         with ExitStack() as held:
             for uri, knob in sorted(knob_of.items()):
                 started = time.monotonic()
-                folder = cells.store(root) / "fetched" / hashlib.sha256(uri.encode()).hexdigest()[:16]
-                copies = store.fetched(uri, folder, progress.part(uri))
-                local[uri] = self._named(knob, held.enter_context, copies)
+                come = store.fetched(uri, copies(root, uri), progress.part(uri))
+                local[uri] = self._named(knob, held.enter_context, come)
                 progress.end(uri, False, time.monotonic() - started)
             try:
                 yield self.load_source({knob: local[self.row.knobs[knob]] for knob in knobs})

@@ -90,34 +90,76 @@ def attack(
     device: str,
 ) -> None:
     """Cell: what an attacker makes of the features of one victim's targets, of which it sees nothing else."""
-    where = torch.device(device)
-    data = Dataset.open(inputs["data"])
+    where, data = torch.device(device), Dataset.open(inputs["data"])
     client, parts = _client(inputs["victim"], layer, data.image_shape, where)
-    observed = _observed(client, data, targets, repeats, seed, where)
-    learnt, held = known_by(data, knowledge)
-    known = Knowledge(learnt.to(where), held.to(where), data.bounded)
     attacker = plugin_knobs("reconstruction", attack, knobs, f"reconstruct.attacks.{attack}")
+    facts = recover(
+        out,
+        events,
+        progress,
+        attacker,
+        client,
+        parts,
+        data,
+        knowledge=knowledge,
+        repeats=repeats,
+        targets=targets,
+        seed=seed,
+        device=where,
+    )
+    save_facts(out, {"attack": attack, **facts})
+
+
+def recover(
+    out: Path,
+    events: Events,
+    progress: Progress,
+    attacker: Any,
+    client: Sender,
+    parts: list[nn.Module],
+    data: Dataset,
+    *,
+    knowledge: Setting,
+    repeats: int,
+    targets: int | None,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Attack one client and leave what was recovered; facts of how it went.
+
+    `client` makes the features of a victim whose modules are `parts`, on `device`; `targets` at most are
+    attacked, each of which sends its features `repeats` times. `attacker` is a plug-in.
+    """
+    observed = _observed(client, data, targets, repeats, seed, device)
+    learnt, held = known_by(data, knowledge)
+    known = Knowledge(learnt.to(device), held.to(device), data.bounded)
     for part in parts:
         part.requires_grad_(False)
     if getattr(attacker, "oracle_reset", False):
-        client = replace(client, truth=targets_of(data, targets).images.to(where))
+        client = replace(client, truth=targets_of(data, targets).images.to(device))
     handed = offer(client, attacker.access)
     found: Recovered = attacker(handed, known, observed, seed=seed, progress=progress)
     for line in found.log:
         events.metrics({k: v for k, v in line.items() if k != "step"}, step=int(line["step"]))
     images = found.images.float().cpu().contiguous()
     save_file({"images": images, "residual": _residual(client, images, observed)}, out / RECOVERED)
-    facts = {"attack": attack, "queries": found.queries, "seed": seed, "environment": environment(where)}
-    facts |= {
+    events.metric("queries", found.queries)
+    if found.validation_error is not None:
+        events.metric("validation_error", found.validation_error)
+    return {
+        "queries": found.queries,
+        "seed": seed,
+        "environment": environment(device),
         "validation_error": found.validation_error,
         "learnt_from": len(learnt),
         "selected_by": len(held),
         "notes": found.notes,
     }
+
+
+def save_facts(out: Path, facts: dict[str, Any]) -> None:
+    """Beside what was recovered."""
     (out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    events.metric("queries", found.queries)
-    if found.validation_error is not None:
-        events.metric("validation_error", found.validation_error)
 
 
 def _client(
@@ -129,8 +171,12 @@ def _client(
         client = place(folded(party.model.client, image_shape), device)
         return Sender(client, party.defense.release), [client]
     model = place(folded(checkpoint.load_classifier(folder), image_shape), device)
-    front = split(model, layer, image_shape).client
-    return Sender(front, lambda features, _: features), [model]
+    return behind(model, layer, image_shape), [model]
+
+
+def behind(model: nn.Module, layer: str, image_shape: tuple[int, int, int]) -> Sender:
+    """A whole network as a client that sends, untouched, what it has after a layer."""
+    return Sender(split(model, layer, image_shape).client, lambda features, _: features)
 
 
 def _residual(client: Sender, images: Tensor, observed: Tensor) -> Tensor:

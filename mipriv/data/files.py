@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,31 @@ EIGHT_BIT = {
     "CMYK": "RGB",
     "YCbCr": "RGB",
 }
+
+
+# Marks that turn the direction of text around: a name that holds one reads as another.
+TURNS = {chr(code) for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+ODD = {
+    "Cc": "a control character",
+    "Cs": "bytes that are no UTF-8",
+    "Zl": "a line break",
+    "Zp": "a line break",
+}
+
+
+def refuse_name(name: str, where: str) -> None:
+    """Refuse a name that cannot be shown as what it is, on one line; spaces, quotes and any letters are fine.
+
+    Args:
+        where: what bears it.
+
+    Raises:
+        InputError: a control character, a line break, a mark of direction, or bytes that are no UTF-8 in it.
+    """
+    for letter in name:
+        kind = "a mark of direction" if letter in TURNS else ODD.get(unicodedata.category(letter))
+        if kind is not None:
+            raise InputError(f"{where}: name {name!a} holds {kind}; allowed: names of letters that print")
 
 
 def expand(path: str, where: str) -> Path:

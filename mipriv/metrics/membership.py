@@ -18,7 +18,7 @@ from torch import Tensor
 from mipriv import stats
 from mipriv.errors import InputError
 from mipriv.metrics import thresholds
-from mipriv.metrics.thresholds import Array, Mask
+from mipriv.metrics.thresholds import Array, Counts, Mask
 from mipriv.stats import Figure
 
 EXPECTED = 10  # false positives
@@ -90,6 +90,47 @@ def auc(scores: Tensor, members: Tensor) -> float:
     others, own = np.sort(values[kept & ~inside]), values[kept & inside]
     below = np.searchsorted(others, own).sum() + np.searchsorted(others, own, "right").sum()
     return float(below / 2 / len(others) / len(own))
+
+
+def area(scores: Tensor, members: Tensor, seed: int = 0, resamples: int = thresholds.RESAMPLES) -> Figure:
+    """`auc` of one target, with an interval over its records (Efron and Tibshirani 1993, section 6.4).
+
+    Members and others are resampled apart, as many of each as there are, which is as they were collected.
+
+    Args:
+        scores: [N].
+        members: [N] bool.
+        seed: of the resampling.
+        resamples: how many.
+
+    Raises:
+        InputError: see `roc`.
+    """
+    values, inside, kept = _checked(scores, members)
+    levels = np.unique(values[kept], return_inverse=True)[1]
+    random = np.random.Generator(np.random.PCG64(seed))
+    own, others = (_levels(levels[side], levels.max() + 1) for side in (inside[kept], ~inside[kept]))
+    again = np.array(
+        [
+            _above(random.multinomial(n, p), random.multinomial(m, q))
+            for (n, p), (m, q) in [(own, others)] * resamples
+        ]
+    )
+    low, high = stats.interval(again)
+    point = auc(scores, members)
+    return Figure(point, min(low, point), max(high, point), own[0] + others[0], 1, "bootstrap of records")
+
+
+def _levels(levels: Counts, count: int) -> tuple[int, Array]:
+    """How many there are, and the share of each level."""
+    held = np.bincount(levels, minlength=count)
+    return len(levels), held / len(levels)
+
+
+def _above(own: Counts, others: Counts) -> float:
+    """`auc` of counts a level, from the lowest."""
+    below = np.cumsum(others) - others / 2
+    return float(own @ below / own.sum() / others.sum())
 
 
 def per_target(scores: Tensor, members: Tensor, rate: float) -> list[Detection]:

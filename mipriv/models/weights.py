@@ -1,6 +1,5 @@
 """Weights in and out: safetensors, strictly; foreign files only where nothing in them is executed."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mipriv.errors import InputError
+from mipriv.plugin import one_of
 
 
 def save(model: nn.Module, path: Path) -> None:
@@ -23,11 +23,37 @@ def load_into(model: nn.Module, path: Path) -> None:
     Raises:
         InputError: unreadable file, missing or unexpected tensors, or a shape that differs.
     """
+    fill(model, read_safetensors(path), str(path))
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, whose header is held against the bytes that there are.
+
+    Raises:
+        InputError: unreadable file.
+    """
     try:
-        state = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-    fill(model, state, str(path))
+
+
+def read(path: Path, entry: str | None = None) -> dict[str, Tensor]:
+    """Tensors of a foreign file: safetensors by its ending, otherwise what `torch.save` wrote.
+
+    Args:
+        entry: see `read_state_dict`.
+
+    Raises:
+        InputError: no such file, or one that either refuses.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.suffix != ".safetensors":
+        return read_state_dict(path, entry)
+    if entry is not None:
+        raise InputError(f"{path}: entry {entry!r}; allowed: null, a safetensors file holds tensors alone")
+    return read_safetensors(path)
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -48,16 +74,30 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     model.load_state_dict(dict(state), strict=True)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """A foreign checkpoint's tensors, read with `weights_only=True`: no code in it runs.
+
+    Args:
+        entry: the name of the state dict in there, where a checkpoint holds more than one thing.
 
     Raises:
         InputError: the file is unreadable, holds more than tensors, or is no flat state dict.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a hostile file chooses what its reader raises
         raise InputError(f"{path}: refused: not a plain file of tensors ({type(error).__name__})") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path}: refused: allowed is a flat mapping of names to tensors")
+    if entry is not None:
+        one_of(entry, [str(key) for key in state] if isinstance(state, dict) else [], f"{path}: entry")
+        state = state[entry]
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
+        held = (
+            ", ".join(repr(key)[:40] for key in list(state)[:6])
+            if isinstance(state, dict)
+            else type(state).__name__
+        )
+        said = f"it holds {held}; allowed is a flat mapping of names to tensors, or `entry` that names one"
+        raise InputError(f"{path}: refused: {said}")
     return state

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mipriv.data.sources import Record
+from mipriv.data.sources import Record, natural
+from mipriv.data.splits import PRIVATE, Indices
 from mipriv.plugin import one_of
 from tasks import (
     design,
@@ -28,6 +29,7 @@ from tasks import (
 )
 from tasks import prepare as preparation
 from tasks import report as reporting
+from tasks.audits.rows import Audit
 from tasks.engine import params
 
 Shape = tuple[int, int, int]
@@ -55,6 +57,7 @@ class Parameters:
             "shadows": shadows.Shadows,
             "membership": membership.Attacks,
             "evaluate_membership": evaluate_membership.EvaluateMembership,
+            "audit": Audit,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "report_membership": report_membership.ReportMembership,
@@ -85,13 +88,14 @@ class Parameters:
         self.evaluate_membership = params.validate(
             evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
         )
+        self.audit = params.validate(Audit, values["audit"], "audit")
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.report_membership = params.validate(
             report_membership.ReportMembership, values["report_membership"], "report_membership"
         )
         self.cost = params.validate(params.Cost, values["cost"], "cost")
-        self._private: dict[str, list[Record]] = {}
+        self._sources: dict[str, tuple[list[Record], dict[str, Indices]]] = {}
 
     def image_shape(self, row: str) -> Shape:
         """(C, H, W) of the images of a row of `prepare`."""
@@ -107,21 +111,32 @@ class Parameters:
 
     def labels(self, row: str) -> list[str]:
         """Of the private training images of a row of `prepare`; see `people`."""
-        return [record.label for record in self._records(row)]
+        return [record.label for record in self._trained_on(row)]
+
+    def names(self, row: str) -> list[str]:
+        """Of the private people of a row of `prepare`, in the order of their labels; see `people`."""
+        records, splits = self._prepared(row)
+        return sorted({records[i].label for split in PRIVATE for i in splits[split]}, key=natural)
 
     def attributes(self, row: str) -> list[str]:
         """Names of attributes that images of a row of `prepare` have; see `people`."""
-        return list(self._records(row)[0].attributes)
+        return list(self._trained_on(row)[0].attributes)
 
     def classes(self, row: str, task: str | None) -> int:
         """K of a task, an attribute or None, who is on an image; see `people`."""
         if task is None:
             return self.people(row)
-        return max(2, 1 + max(int(record.attributes[task]) for record in self._records(row)))
+        return max(2, 1 + max(int(record.attributes[task]) for record in self._trained_on(row)))
 
-    def _records(self, row: str) -> list[Record]:
-        if row not in self._private:
+    def _trained_on(self, row: str) -> list[Record]:
+        """Private training images."""
+        records, splits = self._prepared(row)
+        return [records[i] for i in splits["private/train"]]
+
+    def _prepared(self, row: str) -> tuple[list[Record], dict[str, Indices]]:
+        """All records, and the splits."""
+        if row not in self._sources:
             wanted = self.prepare.of(row)
             records = wanted.records(Path.cwd())
-            self._private[row] = [records[i] for i in wanted.splits(records)["private/train"]]
-        return self._private[row]
+            self._sources[row] = records, wanted.splits(records)
+        return self._sources[row]

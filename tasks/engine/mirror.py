@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mipriv.data.files import refuse_name
 from mipriv.errors import InputError
 from tasks.engine.events import sha256
 
@@ -61,7 +62,7 @@ def refuse_names(objects: Iterable[Object]) -> None:
     """Refuse names that would leave a folder, or that no folder can hold beside one another.
 
     Raises:
-        InputError: naming the first object of such a name.
+        InputError: naming the first object of such a name; see also `refuse_name`.
     """
     objects = list(objects)
     folders = {parent for one in objects for parent in _parents(one.name)}
@@ -70,6 +71,7 @@ def refuse_names(objects: Iterable[Object]) -> None:
         if {"", ".", ".."} & set(parts) or "\\" in one.name or "\0" in one.name:
             allowed = "relative paths without empty, . and .. parts, backslash and NUL"
             raise InputError(f"{one.uri!r}: key leaves its folder, or is no path; allowed: {allowed}")
+        refuse_name(one.name, "an object of the bucket")
         if max(len(part.encode()) for part in parts) > NAME_LENGTH:
             raise InputError(f"{one.uri!r}: key is too long; allowed: {NAME_LENGTH} bytes between slashes")
         if one.name in folders:

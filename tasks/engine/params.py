@@ -62,7 +62,8 @@ class Cost(Block):
 
     ``threads`` is the one number here that may change bytes, hence it is part of a cell's key. ``gpus`` (of
     one cell: a fraction of a GPU or a whole number; 0 keeps none for it) and ``retries`` (of a cell whose
-    worker died) are for Ray, and ``ray`` says whether a run starts a head of its own.
+    worker died) are for Ray, and ``ray`` says whether a run starts a head of its own. ``largest`` is, by the
+    name of a knob, the largest number that is taken for meant.
     """
 
     device: Annotated[
@@ -75,6 +76,7 @@ class Cost(Block):
     gpus: Annotated[float, Field(ge=0), AfterValidator(_share)]
     retries: Annotated[int, Field(ge=0)]
     ray: Literal["auto", "always", "never"] = "auto"
+    largest: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     stages: dict[str, Expected]
 
     def of(self, stage: str) -> Self:

@@ -16,10 +16,11 @@ from mipriv.metrics import membership as metrics
 from mipriv.metrics import membership_records as by_record
 from mipriv.metrics.membership import Detection
 from mipriv.stats import Figure
-from tasks import membership, shadows
+from tasks import leakage, membership, shadows
 from tasks.leakage import NATURAL, Line
 
-TPR, AUC, CORRECTED = "tpr at fpr {:g}", "auc", "tpr at fpr {:g}, as on examples drawn anew"
+TPR, AUC = leakage.TPR, leakage.AUC
+CORRECTED = f"{TPR}, as on examples drawn anew"
 CONVERGED, GRADIENT = "converged", "rank correlation of gradient norm and vulnerability"
 RECORD = "tpr of a record at fpr {:g}, {}"
 QUANTILES = {"median": 0.5, "worst in a hundred": 0.99, "worst": 1.0}

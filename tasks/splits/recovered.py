@@ -117,7 +117,7 @@ def look(
         for arm in arms(row, victims):
             cells = [folder / name / arm / f"seed-{seed}" for seed in row.seeds]
             left = [load_file(cell / reconstruct.RECOVERED) for cell in cells]
-            seen = [_measured(one["images"], own, judges.get(row.data)) for one in left]
+            seen = [measured(one["images"], own, judges.get(row.data)) for one in left]
             images = {key: np.stack([one[key] for one in seen]) for key in seen[0]}
             images[RESIDUAL] = np.stack([one["residual"].double().numpy() for one in left])
             facts = [json.loads((cell / reconstruct.FACTS).read_text(encoding="utf-8")) for cell in cells]
@@ -133,8 +133,8 @@ def floors(sets: Mapping[str, Dataset], attacks: reconstruct.Reconstruct, judges
     settings = {place(attacks, row): row for row in attacks.rows.values()}
     for where, row in settings.items():
         own, judge = targets_of(sets[row.data], attacks.most(row)), judges.get(row.data)
-        for name, images in _featureless(sets[row.data], row.knowledge, len(own.images)).items():
-            for key, values in _measured(images, own, judge).items():
+        for name, images in featureless(sets[row.data], row.knowledge, len(own.images)).items():
+            for key, values in measured(images, own, judge).items():
                 value = stats.mean(people(values[None], own.labels))
                 yield Line(name, "reconstruction floor", key, "", where, value)
         if judge is not None:
@@ -148,14 +148,16 @@ def place(attacks: reconstruct.Reconstruct, row: reconstruct.Row) -> str:
     return f"{row.data}, {row.knowledge}{fewer}"
 
 
-def _featureless(data: Dataset, setting: Setting, count: int) -> dict[str, Tensor]:
+def featureless(data: Dataset, setting: Setting, count: int) -> dict[str, Tensor]:
+    """Images [count, C, H, W] that need no feature: see `floors`."""
     learnt = known_by(data, setting)[0]
     mean = learnt.mean(0, keepdim=True).expand(count, -1, -1, -1)
     found = {"mean image": mean, "another image": learnt[torch.arange(count) * 7919 % len(learnt)]}
     return {"grey": torch.full_like(mean, 0.5), **found} if data.bounded else found
 
 
-def _measured(images: Tensor, own: Targets, judge: EmbeddingReferee | None) -> dict[str, Values]:
+def measured(images: Tensor, own: Targets, judge: EmbeddingReferee | None) -> dict[str, Values]:
+    """Figures [n] an image of what was made of the targets, by name."""
     if images.shape != own.images.shape:
         raise InputError(f"recovered: images {list(images.shape)}; targets: {list(own.images.shape)}")
     found = {name: call(images, own.images).double().numpy() for name, call in MEASURES.items()}

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from mipriv.data.files import expand, one_line
+from mipriv.data.files import expand, one_line, refuse_name
 from mipriv.data.sources import Record
 from mipriv.errors import InputError
 
 IMAGES = "uint8, or float32 in [0, 1], of shape [N, H, W] or [N, H, W, C] with C = 1 or 3"
 # What zipfile and NumPy raise on a file that is damaged, encrypted or something else.
 BROKEN = (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError)
+LARGE, RATIO = 2**28, 200  # bytes of an array, and to those it is packed into, above which it is a bomb
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -47,6 +48,8 @@ class Arrays:
         labels = self._load("labels")
         fits = labels.dtype.kind in "iuU" and labels.shape == shape[:1]
         self._allow("labels", labels, fits, f"[{shape[0]}] int or str")
+        for label in set(labels.tolist()):
+            refuse_name(str(label), f"{str(self._path)!r}, labels")
         names, table = self._attributes(shape[0])
         return [
             Record(f"images/{i}", str(label), dict(zip(names, row, strict=True)))
@@ -124,6 +127,12 @@ class Arrays:
             raise InputError(f"{str(self._path)!r}, {name}: pickled objects; allowed: numbers and strings")
         if math.prod(shape) * dtype.itemsize > members[name].file_size:
             raise InputError(f"{str(self._path)!r}, {name}: fewer bytes than {dtype} {list(shape)} needs")
+        packed = max(members[name].compress_size, 1)
+        if members[name].file_size > max(LARGE, RATIO * packed):
+            sizes = f"{members[name].file_size} bytes packed into {packed}"
+            raise InputError(
+                f"{str(self._path)!r}, {name}: {sizes}; allowed: at most {RATIO} to 1 above {LARGE}"
+            )
         return shape, dtype
 
     def _load(self, name: str) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from mipriv.data.files import expand, read_image, sha256
+from mipriv.data.files import expand, read_image, refuse_name, sha256
 from mipriv.data.sources import Record, natural
 from mipriv.errors import InputError
 
@@ -68,6 +68,8 @@ class ImageFolder:
         if not paths:
             allowed = " ".join(sorted(EXTENSIONS))
             raise InputError(f"source image_folder, root: no image in {root!r}; allowed: {allowed}")
+        for path in paths:
+            refuse_name(path, "source image_folder, root")
         places = [self._place(path, root) for path in paths]
         table = self._attributes(paths)
         return [
@@ -124,7 +126,8 @@ def _unreadable(error: OSError) -> None:
 
 
 def _refuse_file(path: Path, root: Path) -> None:
-    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+    # `realpath` stops at a link to itself, which `resolve` breaks on.
+    if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise InputError(f"{str(path)!r}: link that leaves root; allowed: links to files within root")
     if not path.is_file():  # opening a pipe would wait for ever
         raise InputError(f"{str(path)!r}: not a regular file, or a link to nothing")

@@ -1,0 +1,1 @@
+"""What `tasks.audit` does with a victim that a user brings, part by part."""
