@@ -106,7 +106,7 @@ def area(scores: Tensor, members: Tensor, seed: int = 0, resamples: int = thresh
     Raises:
         InputError: see `roc`.
     """
-    values, inside, kept = _checked(scores, members)
+    values, inside, kept = checked(scores, members)
     levels = np.unique(values[kept], return_inverse=True)[1]
     random = np.random.Generator(np.random.PCG64(seed))
     own, others = (_levels(levels[side], levels.max() + 1) for side in (inside[kept], ~inside[kept]))
