@@ -15,7 +15,7 @@ install: $(INSTALLED)  ## .venv with the pinned dependencies
 $(INSTALLED): pyproject.toml constraints.txt assets.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or later is needed; set PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,services,dev]'
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r assets.txt
 	@touch $@
 
