@@ -11,8 +11,8 @@ from tasks.engine import runtime
 from tasks.engine.cells import Place
 
 CODE = Path(__file__).resolve().parents[2]
-# Of a driver, for hosts whose link goes silent: by itself Ray waits for minutes, and healthy nodes with it. Every
-# node has to start with the same, from infra/ray.env.
+# Of a driver, for hosts whose link goes silent: by itself Ray waits for minutes, and healthy nodes with it.
+# Every node has to start with the same, from infra/ray.env.
 PATIENCE = {
     "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
