@@ -14,45 +14,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flow_checkout
 import pytest
 from flow_nodes import __file__ as NODES
 from flow_prefect import Server
-from flow_project import ROOT, commit, environment, run, stop, wait
+from flow_project import ROOT, commit, environment, stop, wait
 from flow_services import variables
-from ruamel.yaml import YAML
-
-TOY = ROOT / "tests" / "engine" / "project"
-# Where a cell ran: a worker's parent is its node. Long enough that one node cannot have them all.
-MARK = """
-    Path(os.environ["MIPRIV_MARKS"], f"{kind}-{seed}").write_text(str(os.getppid()))
-    time.sleep(4)
-"""
 
 
-def checkout(project: Path) -> Path:
-    """Flows, engine and one stage of two rows with two cells each; a nightly run every few seconds."""
-    skip = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(TOY, project, ignore=skip)
-    (project / "pipeline.yaml").rename(project / "dvc.yaml")
-    for folder in ("flows", "tasks/engine"):
-        shutil.copytree(ROOT / folder, project / folder, ignore=skip)
-    for name in ("tasks/__init__.py", "mipriv/__init__.py", "mipriv/errors.py", "mipriv/plugin.py"):
-        shutil.copy(ROOT / name, project / name)
-    toy = project / "tasks/toy.py"
-    toy.write_text(toy.read_text().replace("    plus = ", f"{MARK}    plus = ", 1))
-    with (project / "dvc.yaml").open("a") as file:
-        file.write("artifacts: {events: {path: out/events}}\n")
-    (project / ".gitignore").write_text("/out/\n.cells/\n.prefect/\n__pycache__/\n")
-    described = YAML(typ="safe").load((ROOT / "prefect.yaml").read_text())
-    (nightly,) = (one for one in described["deployments"] if one["name"] == "nightly")
-    assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "UTC", "active": False}]
-    nightly["schedules"] = [{"interval": 20}]
-    with (project / "prefect.yaml").open("w") as file:
-        YAML(typ="safe").dump(described, file)
-    run(project, "git", "init", "-q")
-    run(project, sys.executable, "-m", "dvc", "init", "-q")
+def deployed_often(project: Path) -> None:
+    """Its own `prefect.yaml`, with a nightly run every few seconds."""
+    shutil.copy(ROOT / "prefect.yaml", project)
+
+    def often(described: Any) -> None:
+        (nightly,) = (one for one in described["deployments"] if one["name"] == "nightly")
+        assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "UTC", "active": False}]
+        nightly["schedules"] = [{"interval": 20}]
+
+    flow_checkout.edit(project / "prefect.yaml", often)
     commit(project)
-    return project
 
 
 @contextlib.contextmanager
@@ -67,7 +47,7 @@ def started(project: Path, log: Path, *command: object, **env: str) -> Iterator[
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        if not process.args[1:2] == ["-m"]:  # nodes end by themselves; a worker wants a signal
+        if process.args[1:2] != ["-m"]:  # nodes end by themselves; a worker wants a signal
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
         stop(process)
@@ -106,7 +86,9 @@ def completed(server: Server) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_a_scheduled_run_on_postgresql_s3_and_two_nodes(served: Path, tmp_path: Path) -> None:
-    project, known, marks = checkout(tmp_path / "project"), variables(served), tmp_path / "marks"
+    project, known, marks = tmp_path / "project", variables(served), tmp_path / "marks"
+    flow_checkout.make(project, seeds=2, seconds=4)
+    deployed_often(project)
     marks.mkdir()
     access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     server = Server(known["PREFECT_API_URL"], tmp_path)
@@ -138,17 +120,12 @@ def test_a_scheduled_run_on_postgresql_s3_and_two_nodes(served: Path, tmp_path: 
     assert first == "2 of 2 stages computed"
     assert second == "nothing to do: all 2 stages are up to date"
 
-    assert {file.name: int(file.read_text()) for file in marks.iterdir()}.keys() == {
-        f"{kind}-{seed}" for kind in ("plain", "other") for seed in (0, 1)
+    begun = flow_checkout.computed(marks)
+    assert {name: len(nodes) for name, nodes in begun.items()} == {
+        f"{kind}-{seed}": 1 for kind in ("plain", "other") for seed in (0, 1)
     }
-    assert {int(file.read_text()) for file in marks.iterdir()} == set(ray["raylets"])
-    sums = {
-        str(path.relative_to(project / "out/toy")): path.read_text() for path in project.glob("out/toy/*/*/*")
-    }
-    assert sums == {
-        "plain/seed-0/sum.txt": "11.0", "plain/seed-1/sum.txt": "12.0",
-        "other/seed-0/sum.txt": "111.0", "other/seed-1/sum.txt": "112.0",
-    }  # fmt: skip
+    assert {node for nodes in begun.values() for node in nodes} == set(ray["raylets"])
+    assert flow_checkout.sums(project) == flow_checkout.expected(2)
     found = runs_of(known["MLFLOW_TRACKING_URI"])
     assert len(found) == 6 and all(one["info"]["status"] == "FINISHED" for one in found)  # 2 stages, 4 cells
     bucket = served / ".services/s3/buckets/mipriv/mlflow"
