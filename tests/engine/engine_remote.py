@@ -92,10 +92,12 @@ def halves(place: Place, count: int = 4) -> list[Cell]:
 def main(kind: str, root: Path, threads: int) -> None:
     place = Place(root, root / ".cells", "toy", "row", threads, 0, 1)
     progress.LINE_EVERY = 0.0
-    cells = {
+    cells: dict[str, list[Cell]] = {
         "half": halves(place),
         "waits": halves(place, 2)[1:],
         "rests": resting(place, 2.5),
+        "few": resting(place, 600.0),
+        "many": resting(place, 600.0, 10_000),
         "torch": [Cell(name, f"engine_torch:{name}", {"seed": 1}) for name in ("numbers", "facts")],
     }
     fanout.run(cells[kind], place)
