@@ -16,9 +16,8 @@ from typing import Any
 
 import flow_checkout
 import pytest
-from flow_nodes import __file__ as NODES
 from flow_prefect import Server
-from flow_project import ROOT, commit, environment, stop, wait
+from flow_project import HERE, ROOT, commit, environment, stop, wait
 from flow_services import variables
 
 
@@ -57,7 +56,9 @@ def started(project: Path, log: Path, *command: object, **env: str) -> Iterator[
 def nodes(folder: Path, access: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Two Ray nodes: their address, and the processes `raylets`."""
     note = folder / "nodes.json"
-    with started(folder, folder / "nodes.log", sys.executable, NODES, note, **environment(**access)):
+    with started(
+        folder, folder / "nodes.log", sys.executable, HERE / "flow_nodes.py", note, **environment(**access)
+    ):
         wait(note.exists)
         yield json.loads(note.read_text())
 
