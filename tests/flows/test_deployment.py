@@ -116,7 +116,7 @@ def test_a_scheduled_run_on_postgresql_s3_and_two_nodes(served: Path, tmp_path: 
         with started(
             project, tmp_path / "worker.log", *prefect, "worker", "start", "--pool", "mipriv", **env
         ):
-            wait(lambda: len(completed(server)) >= 2, 240)
+            wait(lambda: len(completed(server)) >= 2, 400)
     first, second = completed(server)[:2]
     assert first == "2 of 2 stages computed"
     assert second == "nothing to do: all 2 stages are up to date"
