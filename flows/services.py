@@ -18,7 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +32,7 @@ from flows.server import HOST, PATIENCE, PORT, await_answer, free_port
 
 BUCKET = "mipriv"
 PORTS = {"postgres": 5432, "s3": 9000, "mlflow": 5000, "prefect": PORT}
+AGAIN = 5  # times that servers which end are started again
 LONG = 3 * PATIENCE  # seconds that a first start may take, on a busy machine
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -72,7 +74,10 @@ class Folder:
 
 
 def serve(folder: Folder) -> None:
-    """Start everything, write down how it is reached, and wait for SIGTERM or for one of them to end."""
+    """Start everything, write down how it is reached, and wait for SIGTERM.
+
+    MLflow and Prefect are started again if they end, `AGAIN` times in all.
+    """
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, lambda *_: ended.set())
@@ -80,7 +85,10 @@ def serve(folder: Folder) -> None:
         folder.env.unlink(missing_ok=True)
         folder.pid.write_text(str(os.getpid()))
         stack.callback(folder.pid.unlink, missing_ok=True)
-        said, running = _started(folder, stack)
+        said, begin = _started(folder, stack)
+        running, left = {name: start() for name, start in begin.items()}, AGAIN
+        for name, variable in (("mlflow", "MLFLOW_TRACKING_URI"), ("prefect", "PREFECT_API_URL")):
+            await_answer(f"{said[variable]}/health", running[name], name, LONG)
         part = folder.env.with_suffix(".part")
         part.unlink(missing_ok=True)
         postgres.write(part, "".join(f"export {key}={shlex.quote(said[key])}\n" for key in sorted(said)))
@@ -89,11 +97,16 @@ def serve(folder: Folder) -> None:
         while not ended.wait(1.0):
             for name, child in running.items():
                 if child.poll() is not None:
-                    fail(f"{name} ended with code {child.returncode}, and the others with it")
+                    print(f"{name} ended with code {child.returncode}", file=sys.stderr, flush=True)
+                    if not left:
+                        fail(f"{name} does not stay up")
+                    running[name], left = begin[name](), left - 1
 
 
-def _started(folder: Folder, stack: contextlib.ExitStack) -> tuple[dict[str, str], dict[str, Child]]:
-    """Variables of those who use the servers, and their processes."""
+def _started(
+    folder: Folder, stack: contextlib.ExitStack
+) -> tuple[dict[str, str], dict[str, Callable[[], Child]]]:
+    """Variables of those who use the servers, and what starts MLflow and Prefect; the others are up."""
     known = folder.passwords()
 
     def log(name: str) -> IO[bytes]:
@@ -107,7 +120,6 @@ def _started(folder: Folder, stack: contextlib.ExitStack) -> tuple[dict[str, str
     numbers = {name: free_port(PORTS[name]) for name in ("mlflow", "prefect")}
     api = f"http://{HOST}:{numbers['prefect']}/api"
     tracking = f"http://{HOST}:{numbers['mlflow']}"
-    # Both are started before either is waited for: each makes its tables first.
     own = {
         "mlflow": {
             **bucket,
@@ -125,13 +137,11 @@ def _started(folder: Folder, stack: contextlib.ExitStack) -> tuple[dict[str, str
         "mlflow": ["mlflow", "server", "--workers", "1"],
         "prefect": ["prefect", "server", "start", "--log-level", "WARNING"],
     }
-    running = {
-        name: _child(stack, folder, [*command, *_where(numbers[name])], own[name], log(name))
+    begin: dict[str, Callable[[], Child]] = {
+        name: partial(_child, stack, folder, [*command, *_where(numbers[name])], own[name], log(name))
         for name, command in commands.items()
     }
-    await_answer(f"{tracking}/health", running["mlflow"], "MLflow", LONG)
-    await_answer(f"{api}/health", running["prefect"], "Prefect", LONG)
-    return {"MLFLOW_TRACKING_URI": tracking, "PREFECT_API_URL": api, **bucket}, running
+    return {"MLFLOW_TRACKING_URI": tracking, "PREFECT_API_URL": api, **bucket}, begin
 
 
 def _where(port: int) -> list[str]:

@@ -52,6 +52,25 @@ def test_what_servers_are_told_is_there_after_they_were_killed(served: Path) -> 
     assert isinstance(flows, list) and flow["id"] in [one["id"] for one in flows]
 
 
+@pytest.mark.slow
+def test_a_server_that_ends_is_started_again_at_its_address(served: Path) -> None:
+    health = f"{variables(served)['MLFLOW_TRACKING_URI']}/health"
+    (leash,) = (line for line in inside(served) if "leash.py mlflow server" in line)
+    os.killpg(int(leash.split()[0]), signal.SIGKILL)
+
+    def again() -> bool:
+        mine = [line for line in inside(served) if "leash.py mlflow server" in line]
+        if not mine or mine == [leash]:
+            return False
+        try:
+            return ask(health) == "OK"
+        except OSError:
+            return False
+
+    wait(again, 300)
+    assert "mlflow ended with code -9" in (served / ".services/log/services.log").read_text()
+
+
 def test_started_twice_is_started_once(served: Path) -> None:
     pid, before = (served / ".services/pid").read_text(), variables(served)
     said = services(served, "start").stdout
