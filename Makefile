@@ -5,7 +5,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run smoke grid celeba flow schedule test test-slow lint publish ui services stop clean
+.PHONY: help install run smoke grid celeba flow schedule test test-slow lint docs publish ui services stop clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +15,7 @@ install: $(INSTALLED)  ## .venv with the pinned dependencies
 $(INSTALLED): pyproject.toml constraints.txt assets.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or later is needed; set PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,services,dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,services,docs,dev]'
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r assets.txt
 	@touch $@
 
@@ -43,6 +43,10 @@ lint: $(INSTALLED)  ## Linter, import contracts, type checker
 	@$(RUN) lint-imports --no-logo
 	@$(RUN) mypy
 
+docs: $(INSTALLED)  ## The pages of docs/ as a site, .site/index.html, offline; a warning ends it
+	@$(RUN) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
+	@echo "Open .site/index.html, or with search: $(VENV)/bin/python -m http.server --bind 127.0.0.1 --directory .site"
+
 publish: $(INSTALLED)  ## Replay every event file into MLflow; twice changes nothing
 	@$(RUN) python -m tasks.engine.publisher --events out/events
 
@@ -62,4 +66,4 @@ stop: $(INSTALLED)  ## End what make services started
 	@$(RUN) python -m flows.services stop
 
 clean:  ## Remove what runs leave behind, the environment and DVC's cache aside
-	rm -rf out .cells .scales .prefect mlflow.db mlartifacts
+	rm -rf out .cells .scales .site .prefect mlflow.db mlartifacts
