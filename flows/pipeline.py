@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
-from flows import records, scale, steps
+from flows import notice, records, scale, steps
 from flows.children import Children
 from flows.cluster import for_run
 from flows.cost import at_once, filled
@@ -22,7 +22,7 @@ from flows.publisher import Publisher
 from flows.warm import parent
 
 
-@flow(name="mipriv", persist_result=False)
+@flow(name="mipriv", persist_result=False, on_failure=[notice.failed], on_crashed=[notice.failed])
 def pipeline(
     stages: Sequence[str] = (),
     overrides: dict[str, Any] | None = None,

@@ -74,13 +74,13 @@ def _settings(api: str) -> dict[str, str]:
     return environment(PREFECT_API_URL=api, PREFECT_SERVER_UI_API_URL=api)
 
 
-def await_answer(url: str, child: Child, name: str) -> None:
+def await_answer(url: str, child: Child, name: str, patience: float = PATIENCE) -> None:
     """Wait until a server answers at an address.
 
     Raises:
-        Mistake: it has ended, or does not answer for `PATIENCE` seconds.
+        Mistake: it has ended, or does not answer for `patience` seconds.
     """
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     while not _answers(url):
         if child.poll() is not None:
             fail(f"{name}'s server ended with code {child.returncode}")

@@ -11,6 +11,18 @@ from tasks.engine import runtime
 from tasks.engine.cells import Place
 
 CODE = Path(__file__).resolve().parents[2]
+# Of a driver, for hosts whose link goes silent: by itself Ray waits for minutes, and healthy nodes with it.
+# Every node has to start with the same, from infra/ray.env. Nodes without it cut off a client that asks more
+# often than every 10 s, hence the 12.
+PATIENCE = {
+    "RAY_grpc_client_keepalive_time_ms": "12000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
+    "RAY_grpc_keepalive_time_ms": "5000",
+    "RAY_grpc_keepalive_timeout_ms": "5000",
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+}
 
 
 def reach(address: str) -> None:

@@ -206,6 +206,8 @@ def _cluster(place: Place) -> Iterator[Any]:
     cluster.reach(address)
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # else 12 minutes for a port where no Ray listens
     os.environ.setdefault("RAY_task_oom_retries", str(place.retries))  # else for ever
+    for name, value in cluster.PATIENCE.items():
+        os.environ.setdefault(name, value)
     import ray
     import ray.exceptions
 

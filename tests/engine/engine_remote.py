@@ -44,6 +44,31 @@ def gpus(out: Path, inputs: dict[str, Path], progress: Any, events: Any) -> None
     (out / "gpus.txt").write_text(str(os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
+def rests(
+    out: Path, inputs: dict[str, Path], progress: Any, events: Any, seed: int, log: str, seconds: float
+) -> None:
+    """Says on which node it is, and takes as long as it is told."""
+    with Path(log).open("a") as file:
+        file.write(f"{seed} {os.getppid()}\n")
+    time.sleep(seconds)
+    (out / "rested.txt").write_text(f"{seed} has rested")
+
+
+RESTING = 16
+
+
+def resting(place: Place, seconds: float, count: int = RESTING) -> list[Cell]:
+    """Cells whose results do not depend on how long they take."""
+    log = str(place.root / "log")
+    kwargs = [{"seed": seed, "log": log, "seconds": seconds} for seed in range(count)]
+    return [Cell(f"seed-{one['seed']}", "engine_remote:rests", one) for one in kwargs]
+
+
+def nodes(log: Path) -> list[int]:
+    """For each cell that began, the process of its node."""
+    return [int(line.split()[1]) for line in log.read_text().splitlines()] if log.exists() else []
+
+
 class Odd(Exception):
     """Holds what cannot be sent."""
 
@@ -67,9 +92,12 @@ def halves(place: Place, count: int = 4) -> list[Cell]:
 def main(kind: str, root: Path, threads: int) -> None:
     place = Place(root, root / ".cells", "toy", "row", threads, 0, 1)
     progress.LINE_EVERY = 0.0
-    cells = {
+    cells: dict[str, list[Cell]] = {
         "half": halves(place),
         "waits": halves(place, 2)[1:],
+        "rests": resting(place, 2.5),
+        "few": resting(place, 600.0),
+        "many": resting(place, 600.0, 10_000),
         "torch": [Cell(name, f"engine_torch:{name}", {"seed": 1}) for name in ("numbers", "facts")],
     }
     fanout.run(cells[kind], place)

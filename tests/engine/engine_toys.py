@@ -43,6 +43,12 @@ def slow(out: Path, inputs: dict[str, Path], progress: Any, events: Any, log: st
         time.sleep(0.03)
 
 
+def big(out: Path, inputs: dict[str, Path], progress: Any, events: Any, size: int, log: str) -> None:
+    """Wants room."""
+    note(log, 0)
+    (out / "big.bin").write_bytes(b"x" * size)
+
+
 def refuses(out: Path, inputs: dict[str, Path], progress: Any, events: Any) -> None:
     """What a user's mistake looks like."""
     raise InputError("finetune.epochs: 0 is not allowed")
@@ -100,6 +106,7 @@ def main(kind: str, root: str, workers: str = "1") -> None:
         "gated": [
             Cell(f"seed-{s}", "engine_toys:gated", {"seed": s, "log": log, "gate": gate}) for s in range(3)
         ],
+        "big": [Cell("big", "engine_toys:big", {"size": 300_000, "log": log})],
         "slow": [Cell("only", "engine_toys:slow", {"log": log})],
         "square": [Cell(f"seed-{s}", "engine_toys:square", {"seed": s, "log": log}) for s in range(2)],
     }

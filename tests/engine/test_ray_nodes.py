@@ -29,7 +29,7 @@ def test_a_thousand_shadows_outlive_a_node(
     }.items():
         monkeypatch.setenv(key, value)
     process = start(engine_nodes.__file__, tmp_path)
-    _, said = process.communicate(timeout=150)
+    _, said = process.communicate(timeout=400)
     assert process.returncode == 0, said
     assert 3 <= int((tmp_path / "done").read_text()) < len(work)
     undisturbed = contents(tmp_path / "alone")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import flow_project
+import flow_services
 import pytest
 from flow_prefect import Server
 
@@ -46,3 +47,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         patch.setenv("PREFECT_HOME", str(home))
         with servers.started(home) as api:
             yield Server(api, home)
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Path]:
+    """A folder for which `make services` has started its servers; ended at last, which is a test, too."""
+    flow_services.installed()
+    with flow_services.folder() as made:
+        (made / "dvc.yaml").write_text("stages: {}\n")
+        flow_services.services(made, "start")
+        yield made
+        flow_services.stopped(made)
