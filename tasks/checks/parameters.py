@@ -23,6 +23,7 @@ from tasks import (
     reconstruct,
     report_membership,
     report_split,
+    shadow_victims,
     shadows,
     split,
 )
@@ -53,7 +54,9 @@ class Parameters:
             "design": design.Design,
             "features": features.Features,
             "shadows": shadows.Shadows,
+            "shadow_victims": shadow_victims.ShadowVictims,
             "membership": membership.Attacks,
+            "shadow_victims": shadow_victims.ShadowVictims,
             "evaluate_membership": evaluate_membership.EvaluateMembership,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
@@ -81,7 +84,13 @@ class Parameters:
         self.design = params.validate(design.Design, values["design"], "design")
         self.features = params.validate(features.Features, values["features"], "features")
         self.shadows = params.validate(shadows.Shadows, values["shadows"], "shadows")
+        self.shadow_victims = params.validate(
+            shadow_victims.ShadowVictims, values["shadow_victims"], "shadow_victims"
+        )
         self.membership = params.validate(membership.Attacks, values["membership"], "membership")
+        self.shadow_victims = params.validate(
+            shadow_victims.ShadowVictims, values["shadow_victims"], "shadow_victims"
+        )
         self.evaluate_membership = params.validate(
             evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
         )
