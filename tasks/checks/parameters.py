@@ -54,7 +54,6 @@ class Parameters:
             "design": design.Design,
             "features": features.Features,
             "shadows": shadows.Shadows,
-            "shadow_victims": shadow_victims.ShadowVictims,
             "membership": membership.Attacks,
             "shadow_victims": shadow_victims.ShadowVictims,
             "evaluate_membership": evaluate_membership.EvaluateMembership,
@@ -84,9 +83,6 @@ class Parameters:
         self.design = params.validate(design.Design, values["design"], "design")
         self.features = params.validate(features.Features, values["features"], "features")
         self.shadows = params.validate(shadows.Shadows, values["shadows"], "shadows")
-        self.shadow_victims = params.validate(
-            shadow_victims.ShadowVictims, values["shadow_victims"], "shadow_victims"
-        )
         self.membership = params.validate(membership.Attacks, values["membership"], "membership")
         self.shadow_victims = params.validate(
             shadow_victims.ShadowVictims, values["shadow_victims"], "shadow_victims"
