@@ -1,4 +1,4 @@
-"""Membership of victims that other attacks meet, too: what each attack tells of a checkpoint, by its shadows."""
+"""Membership of victims that other attacks meet, too: what each attack tells of a checkpoint, by shadows."""
 
 import json
 from collections.abc import Iterator, Mapping
