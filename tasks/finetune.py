@@ -1,5 +1,6 @@
 """Stage `finetune`: victims, one a training seed, from a public backbone and private images."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ from mipriv.defenses import Defense
 from mipriv.device import resolve
 from mipriv.models import checkpoint, heads
 from mipriv.models.checkpoint import Card
+from mipriv.models.classifiers import Classifier
 from mipriv.models.cut import account
 from mipriv.models.weights import fill
-from mipriv.training import Recipe
+from mipriv.training import History, Pair, Recipe
 from tasks import classifier
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
@@ -53,15 +55,19 @@ def victim(
     data = Dataset.open(inputs["data"])
     public = checkpoint.read_card(inputs["backbone"])
     classes = data.num_classes("private")
-    model = classifier.build(public.name, public.knobs, classes, data, seed, "finetune.rows")
-    fill(
-        model.trunk,
-        checkpoint.load_classifier(inputs["backbone"]).trunk.state_dict(),
-        str(inputs["backbone"]),
-    )
-    plan: Defense = plugin_knobs("defense", defense, knobs, "finetune.rows")
     pairs = data.split("private/train"), data.split("private/validation")
-    history = classifier.fit(model, pairs, recipe, plan, seed, device, progress, events)
+    model, _, history = trained(
+        data,
+        pairs,
+        inputs=inputs,
+        defense=defense,
+        knobs=knobs,
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        progress=progress,
+        events=events,
+    )
     layers = account(model, data.image_shape)
     totals = {kind: sum(int(layer[kind]) for layer in layers) for kind in ("trainable", "frozen")}
     events.metrics({f"parameters/{kind}": count for kind, count in totals.items()})
@@ -70,6 +76,33 @@ def victim(
     card = Card("classifier", public.name, public.knobs, data.image_shape, classes, facts, head)
     classifier.leave(model, card, history, out, device)
     write_csv(out / "account.csv", layers)
+
+
+def trained(
+    data: Dataset,
+    pairs: tuple[Pair, Pair],
+    *,
+    inputs: Mapping[str, Path],
+    defense: str,
+    knobs: dict[str, Any],
+    recipe: dict[str, Any],
+    seed: int,
+    device: str,
+    progress: Progress,
+    events: Events,
+) -> tuple[Classifier, Defense, History]:
+    """The network of the folder `backbone` of the inputs, fine-tuned on a pair under a defence."""
+    public = checkpoint.read_card(inputs["backbone"])
+    classes = data.num_classes("private")
+    model = classifier.build(public.name, public.knobs, classes, data, seed, "finetune.rows")
+    fill(
+        model.trunk,
+        checkpoint.load_classifier(inputs["backbone"]).trunk.state_dict(),
+        str(inputs["backbone"]),
+    )
+    plan: Defense = plugin_knobs("defense", defense, knobs, "finetune.rows")
+    history = classifier.fit(model, pairs, recipe, plan, seed, device, progress, events)
+    return model, plan, history
 
 
 def run(stage: Stage[Finetune]) -> None:

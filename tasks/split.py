@@ -4,6 +4,7 @@ The arms of a row differ in what they state alone, such as CEM around the host o
 else, the noise and the initial weights among it, is the row's.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from mipriv.device import resolve
 from mipriv.models import checkpoint, split_classifier
 from mipriv.models.checkpoint import Card
 from mipriv.models.cost import client_cost
-from mipriv.training import Pair, Recipe
+from mipriv.models.split_classifier import SplitClassifier
+from mipriv.training import History, Pair, Recipe
 from tasks import classifier
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
@@ -75,14 +77,22 @@ def victim(
     """Cell: one split victim as a model folder, with what its client costs."""
     data = Dataset.open(inputs["data"])
     wanted, classes = Network.model_validate(network), data.task_classes(task)
-    architecture = plugin_knobs("classifier", wanted.arch, wanted.knobs, "split.networks")
-    model = split_classifier.build(
-        architecture, classes, data.image_shape, wanted.cut, wanted.bottleneck, seed
-    )
-    plan = defended(defense, knobs, cem, "split.rows")
     pairs = labelled(data, "private/train", task), labelled(data, "private/validation", task)
-    history = classifier.fit(
-        model, pairs, recipe, plan, seed, device, progress, events, _hidden(data, plan, task)
+    private = defended(defense, knobs, cem, "split.rows").private
+    model, plan, history = trained(
+        data,
+        pairs,
+        network=network,
+        defense=defense,
+        knobs=knobs,
+        cem=cem,
+        recipe=recipe,
+        task=task,
+        attributes=_hidden(data, private, task),
+        seed=seed,
+        device=device,
+        progress=progress,
+        events=events,
     )
     cost = client_cost(model, data.image_shape)
     events.metrics({f"client/{name}": value for name, value in vars(cost).items()})
@@ -111,12 +121,39 @@ def labelled(data: Dataset, split: str, task: str | None) -> Pair:
     return images[known], classes[known]
 
 
-def _hidden(data: Dataset, plan: Defense, task: str | None) -> dict[str, Tensor]:
+def _hidden(data: Dataset, private: str | None, task: str | None) -> dict[str, Tensor]:
     """Classes of the attribute that a defence hides, on the images of `labelled`."""
-    if plan.private is None:
+    if private is None:
         return {}
     known = data.task("private/train", task) != UNKNOWN
-    return {plan.private: data.attribute("private/train", plan.private)[known]}
+    return {private: data.attribute("private/train", private)[known]}
+
+
+def trained(
+    data: Dataset,
+    pairs: tuple[Pair, Pair],
+    *,
+    network: dict[str, Any],
+    defense: str,
+    knobs: dict[str, Any],
+    cem: dict[str, Any] | None,
+    recipe: dict[str, Any],
+    task: str | None,
+    attributes: Mapping[str, Tensor] | None,
+    seed: int,
+    device: str,
+    progress: Progress,
+    events: Events,
+) -> tuple[SplitClassifier, Defense, History]:
+    """A network in two parties, trained on a pair under a host defence."""
+    wanted, classes = Network.model_validate(network), data.task_classes(task)
+    architecture = plugin_knobs("classifier", wanted.arch, wanted.knobs, "split.networks")
+    model = split_classifier.build(
+        architecture, classes, data.image_shape, wanted.cut, wanted.bottleneck, seed
+    )
+    plan = defended(defense, knobs, cem, "split.rows")
+    history = classifier.fit(model, pairs, recipe, plan, seed, device, progress, events, attributes)
+    return model, plan, history
 
 
 def run(stage: Stage[Splits]) -> None:

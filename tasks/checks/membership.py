@@ -10,7 +10,9 @@ from mipriv.shadows.design import enough
 from tasks import shadows
 from tasks.checks.parameters import Parameters
 from tasks.checks.refusals import at, distinct, known
+from tasks.engine import params
 from tasks.engine.params import plugin_knobs
+from tasks.prepare import FACES
 
 
 def check(wanted: Parameters) -> None:
@@ -21,6 +23,7 @@ def check(wanted: Parameters) -> None:
     """
     _features(wanted)
     _shadows(wanted)
+    _victims(wanted)
     for name, row in wanted.membership.rows.items():
         where = f"membership.rows.{name}"
         known(f"{where}.of", row.of, wanted.shadows.rows)
@@ -32,6 +35,33 @@ def check(wanted: Parameters) -> None:
                 raise InputError(
                     f"params.yaml: report_membership.roc: {list(size)}; allowed: {allowed}, of {row.of}"
                 )
+
+
+def _victims(wanted: Parameters) -> None:
+    """Every victim is there, and its people have images beside those that it was trained on."""
+    for name, row in wanted.shadow_victims.rows.items():
+        where = f"shadow_victims.rows.{name}"
+        known(f"{where}.data", row.data, wanted.prepare.rows)
+        if row.of == "finetune":
+            known(f"{where}.victim", row.victim, wanted.finetune.rows)
+            known(f"{where}.data", row.data, [FACES])
+            known(f"{where}.arm", row.arm, [None])
+        else:
+            known(f"{where}.victim", row.victim, wanted.split.rows)
+            known(f"{where}.data", row.data, [wanted.split.rows[row.victim].data])
+            known(f"{where}.arm", row.arm, wanted.split.rows[row.victim].arms)
+        plan = wanted.prepare.rows[row.data].split
+        if plan.test >= 0 and plan.validation + plan.test < plan.train:
+            held = f"{plan.train} for training, {plan.validation + plan.test} beside"
+            said = f"{row.data!r} has {held} a person; allowed: as many beside, or more"
+            raise InputError(f"{params.FILE}: {where}.data: {said}")
+    judged = wanted.evaluate_membership.victims
+    for name, plan_of in judged.attacks.items():
+        plugin_knobs(
+            "membership", plan_of.attack, plan_of.knobs, f"evaluate_membership.victims.attacks.{name}"
+        )
+    if judged.undefended is not None and wanted.shadow_victims.rows:
+        known("evaluate_membership.victims.undefended", judged.undefended, wanted.shadow_victims.rows)
 
 
 def _features(wanted: Parameters) -> None:

@@ -24,6 +24,7 @@ from tasks import (
     reconstruct,
     report_membership,
     report_split,
+    shadow_victims,
     shadows,
     split,
 )
@@ -56,6 +57,7 @@ class Parameters:
             "features": features.Features,
             "shadows": shadows.Shadows,
             "membership": membership.Attacks,
+            "shadow_victims": shadow_victims.ShadowVictims,
             "evaluate_membership": evaluate_membership.EvaluateMembership,
             "audit": Audit,
             "report": reporting.Report,
@@ -85,6 +87,9 @@ class Parameters:
         self.features = params.validate(features.Features, values["features"], "features")
         self.shadows = params.validate(shadows.Shadows, values["shadows"], "shadows")
         self.membership = params.validate(membership.Attacks, values["membership"], "membership")
+        self.shadow_victims = params.validate(
+            shadow_victims.ShadowVictims, values["shadow_victims"], "shadow_victims"
+        )
         self.evaluate_membership = params.validate(
             evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
         )

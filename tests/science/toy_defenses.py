@@ -18,6 +18,7 @@ CUT = "trunk.stage1"
 # Defences of whole networks. A new one adds a line here or below.
 SMALL: dict[str, dict[str, Any]] = {
     "bido": {"layers": LAYERS},
+    "film": {},
     "label_smoothing": {},
     "mid": {"dim": 3},
     "none": {},
