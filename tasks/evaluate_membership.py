@@ -1,17 +1,14 @@
 """Stage `evaluate_membership`: every figure of membership over grids of shadow heads, and the laws behind."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from mipriv.stats import Figure
-from tasks import membership, shadows
+from tasks import leakage, membership, shadows
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.leakage import FILE, Line
+from tasks.leakage import FILE
 from tasks.memberships import grids, laws
-from tasks.tables import write_csv
 
 
 class EvaluateMembership(Block):
@@ -30,21 +27,11 @@ def run(stage: Stage[EvaluateMembership]) -> None:
     lines += grids.records(folder, wanted.rows, heads, stage.params.record_rate)
     for name, row in wanted.rows.items():
         lines += laws.of_attack(folder, name, row, heads[row.of], wanted.rates)
-    _write(stage.out / FILE, lines)
+    leakage.write(stage.out / FILE, lines)
     for line in lines:
         key = "/".join(part for part in (line.kind, line.subject, line.against, line.figure) if part)
         stage.events.metric(key.replace(",", ""), line.value.point)
     stage.events.artifact(stage.out / FILE)
-
-
-def _write(path: Path, lines: list[Line]) -> None:
-    """The table; of a scale without rows its columns alone."""
-    if lines:
-        write_csv(path, [line.flat() for line in lines])
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        columns = Line("", "", "", "", "", Figure(0.0, 0.0, 0.0, 0, 0, "")).flat()
-        path.write_text(",".join(columns) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

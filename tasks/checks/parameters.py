@@ -6,8 +6,10 @@ from typing import Any
 
 from mipriv.plugin import one_of
 from tasks import (
+    attributes,
     design,
     evaluate,
+    evaluate_attributes,
     evaluate_membership,
     evaluate_split,
     features,
@@ -20,6 +22,7 @@ from tasks import (
     prior,
     prototypes,
     reconstruct,
+    report_attributes,
     report_membership,
     report_split,
     shadows,
@@ -54,9 +57,12 @@ class Parameters:
             "shadows": shadows.Shadows,
             "membership": membership.Attacks,
             "evaluate_membership": evaluate_membership.EvaluateMembership,
+            "attributes": attributes.Attributes,
+            "evaluate_attributes": evaluate_attributes.EvaluateAttributes,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "report_membership": report_membership.ReportMembership,
+            "report_attributes": report_attributes.ReportAttributes,
             "cost": params.Cost,
         }
         for name in values:
@@ -84,13 +90,21 @@ class Parameters:
         self.evaluate_membership = params.validate(
             evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
         )
+        self.attributes = params.validate(attributes.Attributes, values["attributes"], "attributes")
+        self.evaluate_attributes = params.validate(
+            evaluate_attributes.EvaluateAttributes, values["evaluate_attributes"], "evaluate_attributes"
+        )
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.report_membership = params.validate(
             report_membership.ReportMembership, values["report_membership"], "report_membership"
         )
+        self.report_attributes = params.validate(
+            report_attributes.ReportAttributes, values["report_attributes"], "report_attributes"
+        )
         self.cost = params.validate(params.Cost, values["cost"], "cost")
         self._labels: dict[str, list[int]] = {}
+        self._attributes: dict[str, list[str]] = {}
 
     def image_shape(self, row: str) -> Shape:
         """(C, H, W) of the images of a row of `prepare`."""
@@ -111,3 +125,10 @@ class Parameters:
             records = wanted.records(Path.cwd())
             self._labels[row] = [records[i].label for i in wanted.splits(records)["private/train"]]
         return self._labels[row]
+
+    def attribute_names(self, row: str) -> list[str]:
+        """Attributes that the records of a row of `prepare` have, whose source is asked once."""
+        if row not in self._attributes:
+            records = self.prepare.of(row).records(Path.cwd())
+            self._attributes[row] = list(records[0].attributes)
+        return self._attributes[row]

@@ -123,6 +123,7 @@ class FromFeatures:
             known.validation_classes.repeat(len(held)),
             known.classes,
         )
+        predict: Predict
         with one_thread():
             if len(rows.y.unique()) == 1:  # an attacker that has seen one class guesses it
                 only = F.one_hot(rows.y[:1], known.classes).float().log().clamp_min(UNSEEN)
