@@ -21,7 +21,7 @@ from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.device import environment, resolve
 from mipriv.models import checkpoint
-from tasks.audits.parts import PARTS, Parts, Population, parts, shown
+from tasks.audits.parts import IDENTITY, PARTS, Parts, Population, parts, shown
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
 from tasks.engine.params import Block, plugin_knobs
@@ -36,10 +36,11 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class Row(Block):
     """An audit of `victim`, a row of `split`, on `data`.
 
-    `population`, whose images the auditor has and is judged on, see `tasks.audits.parts`; `attributes`,
-    which need not have been hidden; `auditors`, null for all; `arms`, null for all; training `seeds`;
-    `budgets`, shares of the auditor's labelled images; `queries`, how often each image is sent;
-    `undefended`, a row and arm of this block (`ROW/ARM`) that is the ceiling; `targets`, at most.
+    `population`, whose images the auditor has and is judged on, see `tasks.audits.parts`; `attributes`, the
+    one that ought to be hidden first (`identity`: the class of the image); `auditors`, null for all; `arms`,
+    null for all; training `seeds`; `budgets`, shares of the auditor's labelled images; `queries`, how often
+    each image is sent; `undefended`, a row and arm of this block (`ROW/ARM`) that is the ceiling; `targets`,
+    at most.
     """
 
     victim: str
@@ -188,7 +189,7 @@ def _labels(data: Dataset, own: Parts, attributes: list[str], task: str | None) 
     found = {
         f"classes/{name}/{part}": own.attribute(data, name, part) for name in attributes for part in PARTS
     }
-    found |= {f"main/{part}": own.attribute(data, task, part) for part in PARTS}
+    found |= {f"main/{part}": own.attribute(data, task or IDENTITY, part) for part in PARTS}
     return found | {f"owners/{part}": own.of[part].owners for part in PARTS}
 
 

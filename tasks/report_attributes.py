@@ -29,7 +29,6 @@ def run(stage: Stage[ReportAttributes]) -> None:
     found = audited.audited(
         leakage.read(folder / leakage.FILE),
         wanted,
-        {name: own["private"] for name, own in facts.items()},
         simulated.read(folder / simulated.FILE),
     )
     pictures = _pictures(found, wanted)
@@ -44,7 +43,7 @@ def run(stage: Stage[ReportAttributes]) -> None:
 
 
 def _facts(stage: Stage[ReportAttributes], name: str, row: attributes.Row) -> dict[str, Any]:
-    """Of the first cell of a row that has something to hide, or the first."""
+    """Of a cell of a row whose defence hides something, or of the first."""
     cells = sorted((stage.path("audits") / name).glob(f"*/seed-{row.seeds[0]}/{attributes.FACTS}"))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in cells]
     return next((one for one in found if one["private"]), found[0])
@@ -133,11 +132,12 @@ def _made(wanted: attributes.Attributes, facts: dict[str, dict[str, Any]]) -> di
             if row.population == "inference"
             else "people whom neither defender nor victim knows, parted person by person"
         )
+        aware = "knows" if own["private"] else "does not know"
         said[f"Audit: {name}"] = (
-            f"victim {row.victim} on {row.data}; main task {own['task'] or 'identity'}, hidden: "
-            f"{own['private'] or 'nothing'}; images of {who}: {images['training']} to learn from, "
-            f"{images['validation']} to choose by, {images['test']} targets; none was in the defender's "
-            "training or selection; each sent "
+            f"victim {row.victim} on {row.data}; main task {own['task'] or 'identity'}; {row.attributes[0]} ought "
+            f"to be hidden, which its defence {aware}; images of {who}: {images['training']} to learn from, "
+            f"{images['validation']} to choose by, {images['test']} targets; none was in the defender's training "
+            "or selection; each sent "
             f"{row.queries} time{'' if row.queries == 1 else 's'}; "
             f"training seeds {', '.join(map(str, row.seeds))}"
         )

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from mipriv import stats
+from mipriv.data.dataset import UNKNOWN
 from mipriv.errors import InputError
 from mipriv.metrics import attributes as metrics
 from mipriv.metrics.attributes import Array
 from mipriv.metrics.audit import Audit, Sample, share
 from mipriv.stats import Figure
 from tasks import attributes as stage
-from tasks.audits.parts import UNKNOWN, shown
+from tasks.audits.parts import IDENTITY, shown
 from tasks.audits.simulated import Simulated
 from tasks.leakage import AUC, BALANCED, NATURAL, RECOVERED, Line
 
@@ -50,13 +51,12 @@ class Arm:
     @property
     def task(self) -> str:
         """The main task."""
-        return str(self.facts[0]["task"] or "identity")
+        return str(self.facts[0]["task"] or IDENTITY)
 
     @property
-    def private(self) -> str | None:
-        """The attribute that was to be hidden; None: none was."""
-        found: str | None = self.facts[0]["private"]
-        return found
+    def private(self) -> str:
+        """The attribute that ought to be hidden, whether its defence knows of it or not."""
+        return self.row.attributes[0]
 
     def sample(self, attribute: str, budget: float = WHOLE) -> Sample:
         """Images whose attribute is known; of validation, those of the budget."""

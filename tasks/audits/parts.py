@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mipriv import draws
-from mipriv.data.dataset import Dataset
+from mipriv.data.dataset import UNKNOWN, Dataset
 from mipriv.errors import InputError
 from tasks.knowledge import targets_of
 
 Population = Literal["inference", "public"]
 PARTS = ("training", "validation", "test")
 SPLITS = {"inference": ("private/test",), "public": ("public/train", "public/validation")}
-UNKNOWN = -1
+IDENTITY = "identity"  # who, or which class, is on an image: an attribute as any other
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Parts:
     population: Population
     of: dict[str, Part]
 
-    def attribute(self, data: Dataset, name: str | None, part: str) -> Tensor:
-        """Classes [n] of an attribute on the images of a part, `UNKNOWN` where they are; None: the victim's
-        own classes, which people it does not know have not."""
+    def attribute(self, data: Dataset, name: str, part: str) -> Tensor:
+        """Classes [n] of an attribute on the images of a part, `UNKNOWN` where they are; of `IDENTITY` the
+        victim's own classes, which people it does not know have not."""
         splits = SPLITS[self.population]
-        if name is not None:
+        if name != IDENTITY:
             whole = torch.cat([data.attribute(split, name) for split in splits])
         elif self.population == "inference":
             whole = data.split(splits[0])[1]

@@ -35,7 +35,7 @@ class Strength:
 
 
 def strengths(arms: Iterable[Arm], undefended: dict[str, Arm]) -> list[Strength]:
-    """Of every row with a hidden attribute that was audited.
+    """Of every arm that is not its own ceiling.
 
     Args:
         arms: of all rows.
@@ -45,11 +45,12 @@ def strengths(arms: Iterable[Arm], undefended: dict[str, Arm]) -> list[Strength]
     for arm in arms:
         row, name = arm.name.split("/", 1)
         ceiling = undefended[arm.name]
-        if arm.private in arm.row.attributes and arm.name != ceiling.name:
+        if arm.name != ceiling.name:
             own, other = main(arm), main(ceiling)
             kept = not own < other - ALLOWED  # NaN: unknown
-            attribute = str(arm.private)
-            found.append(Strength(row, name, attribute, arm.whole[attribute].validation, own, kept, False))
+            found.append(
+                Strength(row, name, arm.private, arm.whole[arm.private].validation, own, kept, False)
+            )
     best: dict[str, Strength] = {}
     for one in found:
         if one.kept and (one.row not in best or one.told < best[one.row].told):

@@ -3,6 +3,7 @@
 from mipriv import plugin
 from mipriv.errors import InputError
 from tasks.attributes import Row
+from tasks.audits.parts import IDENTITY
 from tasks.checks.parameters import Parameters
 from tasks.checks.refusals import distinct, known
 from tasks.engine import params
@@ -15,10 +16,10 @@ def check(wanted: Parameters) -> None:
     Raises:
         InputError: one line that names the key, what it was and what is allowed.
     """
-    for name, knobs in wanted.attributes.auditors.items():
+    for name, knobs in wanted.audits.auditors.items():
         known(f"attributes.auditors.{name}", name, plugin.names("attributes"))
         plugin_knobs("attributes", name, knobs, f"attributes.auditors.{name}")
-    for name, row in wanted.attributes.rows.items():
+    for name, row in wanted.audits.rows.items():
         _row(wanted, f"attributes.rows.{name}", row)
 
 
@@ -32,9 +33,10 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
     for arm in row.arms or []:
         known(f"{where}.arms", arm, victim.arms)
     for auditor in row.auditors or []:
-        known(f"{where}.auditors", auditor, wanted.attributes.auditors)
+        known(f"{where}.auditors", auditor, wanted.audits.auditors)
+    people = [IDENTITY] if row.population == "inference" else []
     for attribute in row.attributes:
-        known(f"{where}.attributes", attribute, wanted.attribute_names(row.data))
+        known(f"{where}.attributes", attribute, [*wanted.attributes(row.data), *people])
     for what in ("attributes", "budgets", "auditors", "arms"):
         given = getattr(row, what)
         if given is not None and (not given or len(set(given)) < len(given)):
@@ -47,7 +49,7 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
 
 def _ceiling(wanted: Parameters, where: str, row: Row) -> None:
     """The undefended arm is audited on the same images, for the same attributes, over as many seeds."""
-    rows = wanted.attributes.rows
+    rows = wanted.audits.rows
     arms = {
         f"{name}/{arm}": other
         for name, other in rows.items()

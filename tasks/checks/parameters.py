@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mipriv.data.sources import Record
 from mipriv.plugin import one_of
 from tasks import (
     attributes,
@@ -90,7 +91,7 @@ class Parameters:
         self.evaluate_membership = params.validate(
             evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
         )
-        self.attributes = params.validate(attributes.Attributes, values["attributes"], "attributes")
+        self.audits = params.validate(attributes.Attributes, values["attributes"], "attributes")
         self.evaluate_attributes = params.validate(
             evaluate_attributes.EvaluateAttributes, values["evaluate_attributes"], "evaluate_attributes"
         )
@@ -103,8 +104,7 @@ class Parameters:
             report_attributes.ReportAttributes, values["report_attributes"], "report_attributes"
         )
         self.cost = params.validate(params.Cost, values["cost"], "cost")
-        self._labels: dict[str, list[int]] = {}
-        self._attributes: dict[str, list[str]] = {}
+        self._private: dict[str, list[Record]] = {}
 
     def image_shape(self, row: str) -> Shape:
         """(C, H, W) of the images of a row of `prepare`."""
@@ -118,17 +118,23 @@ class Parameters:
         """
         return len(set(self.labels(row)))
 
-    def labels(self, row: str) -> list[int]:
+    def labels(self, row: str) -> list[str]:
         """Of the private training images of a row of `prepare`; see `people`."""
-        if row not in self._labels:
+        return [record.label for record in self._records(row)]
+
+    def attributes(self, row: str) -> list[str]:
+        """Names of attributes that images of a row of `prepare` have; see `people`."""
+        return list(self._records(row)[0].attributes)
+
+    def classes(self, row: str, task: str | None) -> int:
+        """K of a task, an attribute or None, who is on an image; see `people`."""
+        if task is None:
+            return self.people(row)
+        return max(2, 1 + max(int(record.attributes[task]) for record in self._records(row)))
+
+    def _records(self, row: str) -> list[Record]:
+        if row not in self._private:
             wanted = self.prepare.of(row)
             records = wanted.records(Path.cwd())
-            self._labels[row] = [records[i].label for i in wanted.splits(records)["private/train"]]
-        return self._labels[row]
-
-    def attribute_names(self, row: str) -> list[str]:
-        """Attributes that the records of a row of `prepare` have, whose source is asked once."""
-        if row not in self._attributes:
-            records = self.prepare.of(row).records(Path.cwd())
-            self._attributes[row] = list(records[0].attributes)
-        return self._attributes[row]
+            self._private[row] = [records[i] for i in wanted.splits(records)["private/train"]]
+        return self._private[row]

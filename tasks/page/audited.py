@@ -22,7 +22,7 @@ class Told:
 
     Attributes:
         attribute: its name.
-        hidden: whether the defence was to hide it.
+        hidden: whether it is the one that ought to be hidden.
         fresh: balanced accuracy of the auditor chosen on validation.
         most: of the best on the test images.
         auc: of the chosen.
@@ -86,13 +86,12 @@ class Audited:
         return next((one for one in self.told.values() if one.hidden), None)
 
 
-def audited(
-    table: Table, wanted: Attributes, private: Mapping[str, str | None], simulated: Sequence[Simulated]
-) -> list[Audited]:
+def audited(table: Table, wanted: Attributes, simulated: Sequence[Simulated]) -> list[Audited]:
     """Every arm of the table.
 
     Args:
-        private: the attribute to be hidden, by row.
+        table: of `evaluate_attributes`.
+        wanted: the audits.
         simulated: attackers inside of trainings.
     """
     inside = {(one.subject, one.attribute): one for one in simulated}
@@ -102,7 +101,7 @@ def audited(
         own = wanted.rows[row]
         told = {
             attribute: _told(
-                table, name, attribute, attribute == private.get(row), wanted, inside.get((name, attribute))
+                table, name, attribute, attribute == own.attributes[0], wanted, inside.get((name, attribute))
             )
             for attribute in own.attributes
         }

@@ -91,6 +91,7 @@ def test_mnist5k_is_five_hundred_of_every_digit():
         *values, digit = map(int, lines[i].split(","))
         expected = np.array(values, np.uint8).reshape(28, 28, 1)
         assert records[i].label == str(digit)
+        assert records[i].attributes == {"parity": digit % 2, "at_least_five": int(digit >= 5)}
         np.testing.assert_array_equal(source.read(records[i]), expected)
         assert source.digest(records[i]) == hashlib.sha256(bytes(values)).hexdigest()
 
