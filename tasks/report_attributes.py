@@ -134,10 +134,10 @@ def _made(wanted: attributes.Attributes, facts: dict[str, dict[str, Any]]) -> di
         )
         aware = "knows" if own["private"] else "does not know"
         said[f"Audit: {name}"] = (
-            f"victim {row.victim} on {row.data}; main task {own['task'] or 'identity'}; {row.attributes[0]} ought "
-            f"to be hidden, which its defence {aware}; images of {who}: {images['training']} to learn from, "
-            f"{images['validation']} to choose by, {images['test']} targets; none was in the defender's training "
-            "or selection; each sent "
+            f"victim {row.victim} on {row.data}; main task {own['task'] or 'identity'}; "
+            f"{row.attributes[0]} ought to be hidden, which its defence {aware}; images of {who}: "
+            f"{images['training']} to learn from, {images['validation']} to choose by, {images['test']} "
+            "targets; none was in the defender's training or selection; each sent "
             f"{row.queries} time{'' if row.queries == 1 else 's'}; "
             f"training seeds {', '.join(map(str, row.seeds))}"
         )
