@@ -100,6 +100,8 @@ def victim(
         bottleneck=wanted.bottleneck,
     )
     checkpoint.save_split(model, card, out)
+    if (simulator := plan.simulator()) is not None:
+        simulator.save(out)
 
 
 def labelled(data: Dataset, split: str, task: str | None) -> Pair:

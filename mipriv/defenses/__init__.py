@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mipriv.models.freeze import Freeze
+from mipriv.models.simulator import Simulator
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ class Defense:
         if not self.sigma:
             return features
         return features + self.sigma * torch.randn(features.shape, generator=generator).to(features)
+
+    def simulator(self) -> Simulator | None:
+        """Attackers that it was trained against, for a diagnosis: what they score is no leakage."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """The defence's own state, as tensors and numbers."""
