@@ -1,9 +1,9 @@
 """What an audit costs beside the training that it audits: ``python -m bench.attributes``.
 
-One defended model is trained (a row of `split` with its recipe), then every auditor is run with all labels on what
-its client sent, cached, for each attribute of the first audit of that row. Processor seconds of one process on one
-thread, one run. The ratio is that of auditing one attribute, the mean over attributes, to training the model; the
-pass of the images through the client is counted with the audit.
+One defended model is trained (a row of `split` with its recipe), then every auditor is run with all labels on
+what its client sent, cached, for each attribute of an audit of that row. Processor seconds of one process on
+one thread, one run. The ratio is that of auditing one attribute, the mean over attributes, to training the model;
+the pass of the images through the client is counted with the audit.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from mipriv.models import checkpoint
 from tasks import attributes, split
 from tasks.audits.parts import parts
 from tasks.engine import params
-from tasks.party import Party
+from tasks.party import Network, Party
 
 
 class Silent:
@@ -41,7 +41,7 @@ def train(values: dict[str, Any], name: str, arm: str, inputs: dict[str, Path], 
     row, silent = values["rows"][name], Silent()
     own = params.validate(split.Row, row, f"split.rows.{name}")
     given = {
-        "network": split.Network.model_validate(values["networks"][own.network]).model_dump(),
+        "network": Network.model_validate(values["networks"][own.network]).model_dump(),
         "task": own.task,
         "defense": own.defense,
         "knobs": {**own.knobs, **own.arms[arm].knobs},
@@ -91,9 +91,7 @@ def main() -> int:
     for name, own_seconds in seconds.items():
         print(f"| {name} | {' | '.join(f'{one:.2f}' for one in own_seconds)} |")
     audit = asked + sum(map(sum, seconds.values())) / len(row.attributes)
-    print(
-        f"\nTraining: {trained:.1f} s. Audit of one attribute, with {asked:.2f} s of the client: {audit:.1f} s."
-    )
+    print(f"\nTraining: {trained:.1f} s. Audit of an attribute, {asked:.2f} s of the client: {audit:.1f} s.")
     print(f"Audit to training: {audit / trained:.2f}.")
     return 0
 

@@ -20,7 +20,7 @@ from mipriv.attacks.attributes import Known, Opened, Told
 from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.device import environment, resolve
-from mipriv.models import checkpoint
+from mipriv.models import checkpoint, simulator
 from tasks.audits.parts import IDENTITY, PARTS, Parts, Population, parts, shown
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
@@ -103,6 +103,7 @@ def audit(
     kept = _labels(data, own, attributes, facts.get("task")) | {
         f"predicted/{name}": value for name, value in sent.predicted.items()
     }
+    kept |= _simulated(inputs["victim"], facts.get("private"), sent)
     notes: dict[str, dict[str, float]] = {}
     work = [(name, share) for name in attributes for share in budgets]
     for done, (name, share) in enumerate(work):
@@ -191,6 +192,16 @@ def _labels(data: Dataset, own: Parts, attributes: list[str], task: str | None) 
     }
     found |= {f"main/{part}": own.attribute(data, task or IDENTITY, part) for part in PARTS}
     return found | {f"owners/{part}": own.of[part].owners for part in PARTS}
+
+
+def _simulated(folder: Path, private: str | None, sent: Sent) -> dict[str, Tensor]:
+    """What the attackers inside the training say of the targets' features, where one was left: the mean of
+    their log-probabilities. A diagnosis of that training, see `tasks.audits.simulated`."""
+    if private is None or not (folder / simulator.FILE).exists():
+        return {}
+    logits = simulator.Simulator.load(folder).tell(sent.features["test"][0])
+    scores = torch.stack([one.log_softmax(-1) for one in logits]).mean(0) if logits else None
+    return {} if scores is None else {f"simulated/{private}/test": scores}
 
 
 def run(stage: Stage[Attributes]) -> None:

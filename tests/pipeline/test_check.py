@@ -43,7 +43,7 @@ def test_what_was_checked_is_left_block_by_block(
     assert [json.loads(Path(path).read_text()) for path in rows] == [
         ["digits"],
         ["lira", "lira-offline", "loss", "rmia"],
-        ["parity-noise", "parity-none", "parity-queries"],
+        ["partitioning"],
     ]
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "blocks").iterdir()}
     assert found == {name: block for name, block in desk.items() if name != "cost"}
@@ -106,21 +106,25 @@ WRONG = [
         [[128, 10], [128, 3]],
         r"report_membership\.roc: \[128, 3\]; allowed: \[128, 10\], .*\[8, 2\], of digits",
     ),
-    ("attributes.rows.parity-none.victim", "parity", r"rows\.parity-none\.victim: 'parity' does not exist"),
-    ("attributes.rows.parity-none.data", "law", r"rows\.parity-none\.data: 'law'.*allowed: digits"),
+    ("attributes.rows.partitioning.victim", "parity", r"rows\.partitioning\.victim: 'parity' does not exist"),
+    ("attributes.rows.partitioning.data", "law", r"rows\.partitioning\.data: 'law'.*allowed: digits"),
     (
-        "attributes.rows.parity-none.attributes",
+        "attributes.rows.partitioning.attributes",
         ["high"],
         r"attributes: 'high'.*allowed: at_least_five, identity",
     ),
-    ("attributes.rows.parity-none.budgets", [0.1, 0.1], r"budgets: \[0\.1, 0\.1\]; allowed: .*each once"),
-    ("attributes.rows.parity-none.population", "public", r"population: 'public', but 'digits' has no public"),
+    ("attributes.rows.partitioning.budgets", [0.1, 0.1], r"budgets: \[0\.1, 0\.1\]; allowed: .*each once"),
     (
-        "attributes.rows.parity-noise.undefended",
-        "parity-none/none",
-        r"undefended: 'parity-none/none' does not",
+        "attributes.rows.partitioning.population",
+        "public",
+        r"population: 'public', but 'digits' has no public",
     ),
-    ("attributes.rows.parity-noise.seeds", [0], r"undefended: 'parity-none/plain' has the seeds \[0, 1, 2\]"),
+    (
+        "attributes.rows.partitioning.undefended",
+        "partitioning/plain",
+        r"undefended: 'partitioning/plain' does",
+    ),
+    ("attributes.rows.partitioning.seeds", [7], r"attributes\.rows\.partitioning\.seeds: '7' does not exist"),
     ("attributes.auditors.knn", {"k": 3}, r"attributes\.auditors\.knn.*'k' does not exist"),
     ("report_membership.roc", [], r"report_membership\.roc: \[\]"),
     ("invert.rows.ppa-none.attack", "pppa", r"ppa-none\.attack: 'pppa'.*allowed: .*gmi.*ppa"),

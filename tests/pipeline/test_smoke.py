@@ -118,7 +118,7 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
     expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none", "peel-none")]
     expected += ["evaluate_split", "report_split", "prototypes@peel-none", "design@digits"]
     expected += ["split@law", "split@noise", "features@digits", "shadows@digits"]
-    expected += ["attributes@noise", "evaluate_attributes", "report_attributes"]
+    expected += ["attributes@partitioning", "evaluate_attributes", "report_attributes"]
     expected += ["membership@lira", "membership@loss", "evaluate_membership", "report_membership"]
     assert top == sorted(expected)
     (parent,) = [r for r in runs if r.info.run_name == "invert@ppa-none"]
@@ -314,9 +314,9 @@ def test_fresh_auditors_tell_attributes_and_the_page_says_so(smoke: Path) -> Non
     told = {
         (line["subject"], line["judge"], line["against"]) for line in lines if line["kind"] == "attribute"
     }
-    for arm in ("plain", "sigma-0.8"):
+    for arm in ("none", "weight-1"):
         for auditor in ("knn", "logistic", "fine_tuned", "chosen on validation", "maximum on test"):
-            assert (f"noise/{arm}", auditor, "at_least_five") in told
+            assert (f"partitioning/{arm}", auditor, "at_least_five") in told
     assert not [line for line in lines if line["kind"] == "simulated"]
     page = (smoke / "out/report_attributes/report.html").read_text()
     assert "fresh auditor" in page and "data:image/png" in page
