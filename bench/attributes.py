@@ -2,8 +2,8 @@
 
 One defended model is trained (a row of `split` with its recipe), then every auditor is run with all labels on
 what its client sent, cached, for each attribute of an audit of that row. Processor seconds of one process on
-one thread, one run. The ratio is that of auditing one attribute, the mean over attributes, to training the model;
-the pass of the images through the client is counted with the audit.
+one thread, one run. The ratio is that of auditing one attribute, the mean over attributes, to training the
+model; the pass of the images through the client is counted with the audit.
 """
 
 import argparse
