@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mipriv.errors import InputError
 from mipriv.stats import Figure
-from tasks import attributes, leakage
+from tasks import attributes, leakage, report_attributes
 from tasks.attributes import Attributes, ask, tell
 from tasks.audits import arms, simulated, strengths
 from tasks.audits.arms import CHOSEN, FLOOR, KIND, LABEL
@@ -18,6 +18,7 @@ from tasks.audits.parts import IDENTITY, PARTS, parts, shown
 from tasks.audits.simulated import Simulated
 from tasks.leakage import BALANCED, NATURAL, RECOVERED, Line, Table
 from tasks.page import audited
+from tasks.page.render import html
 
 CLASSES, EACH = 10, 60
 
@@ -210,3 +211,21 @@ def test_findings_are_worded_by_intervals(found: dict[str, arms.Arm], lines: lis
     )
     assert audited.said([], []) == [audited.NOTHING]
     assert isinstance(inside[0], Simulated) and "simulated" in told[1].told["high"].__dataclass_fields__
+
+
+def test_the_page_shows_every_arm_and_calls_simulated_scores_a_diagnosis(
+    found: dict[str, arms.Arm], lines: list[Line]
+) -> None:
+    inside = [one for arm in found.values() for one in arm.simulated()]
+    told = audited.audited(Table(tuple(lines)), BLOCK, inside)
+    pictures = report_attributes._pictures(told, BLOCK)
+    facts = {"images": {"test": 300, "training": 225, "validation": 75}, "task": "parity", "private": "high"}
+    row = report_attributes._row("row", told, BLOCK, facts, [], pictures)
+    made = report_attributes._made(BLOCK, {"row": facts})
+    page = html(
+        "attributes",
+        {"said": ["a"], "rows": [row], "work": None, "made": made, "params": {"attributes": {"seed": 0}}},
+    )
+    assert list(pictures) == ["tradeoff-row"] and page.count("data:image/png") == 1 and "alt=" in page
+    assert all(f"row/{arm}" in page for arm in ("all", "parity", "nothing"))
+    assert "Simulated (diagnosis)" in page and "50.0 (50.0 to 50.0)" in page and "20% of the labels" in page
