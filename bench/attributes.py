@@ -19,7 +19,7 @@ from mipriv.data.dataset import Dataset
 from mipriv.device import environment
 from mipriv.models import checkpoint
 from tasks import attributes, split
-from tasks.audits.parts import parts
+from tasks.auditing.parts import parts
 from tasks.engine import params
 from tasks.party import Network, Party
 

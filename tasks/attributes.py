@@ -21,7 +21,7 @@ from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.device import environment, resolve
 from mipriv.models import checkpoint, simulator
-from tasks.audits.parts import IDENTITY, PARTS, Parts, Population, parts, shown
+from tasks.auditing.parts import IDENTITY, PARTS, Parts, Population, parts, shown
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
 from tasks.engine.params import Block, plugin_knobs
@@ -36,7 +36,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class Row(Block):
     """An audit of `victim`, a row of `split`, on `data`.
 
-    `population`, whose images the auditor has and is judged on, see `tasks.audits.parts`; `attributes`, the
+    `population`, whose images the auditor has and is judged on, see `tasks.auditing.parts`; `attributes`, the
     one that ought to be hidden first (`identity`: the class of the image); `auditors`, null for all; `arms`,
     null for all; training `seeds`; `budgets`, shares of the auditor's labelled images; `queries`, how often
     each image is sent; `undefended`, a row and arm of this block (`ROW/ARM`) that is the ceiling; `targets`,
@@ -196,7 +196,7 @@ def _labels(data: Dataset, own: Parts, attributes: list[str], task: str | None) 
 
 def _simulated(folder: Path, private: str | None, sent: Sent) -> dict[str, Tensor]:
     """What the attackers inside the training say of the targets' features, where one was left: the mean of
-    their log-probabilities. A diagnosis of that training, see `tasks.audits.simulated`."""
+    their log-probabilities. A diagnosis of that training, see `tasks.auditing.simulated`."""
     if private is None or not (folder / simulator.FILE).exists():
         return {}
     logits = simulator.Simulator.load(folder).tell(sent.features["test"][0])

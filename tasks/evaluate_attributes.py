@@ -3,7 +3,7 @@
 import re
 
 from tasks import attributes, leakage, split
-from tasks.audits import arms, simulated, strengths
+from tasks.auditing import arms, simulated, strengths
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.leakage import Line

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks import attributes, leakage
-from tasks.audits import simulated, strengths
-from tasks.audits.strengths import Strength
+from tasks.auditing import simulated, strengths
+from tasks.auditing.strengths import Strength
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.page import audited, auditing

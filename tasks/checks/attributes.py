@@ -3,7 +3,7 @@
 from mipriv import plugin
 from mipriv.errors import InputError
 from tasks.attributes import Row
-from tasks.audits.parts import IDENTITY
+from tasks.auditing.parts import IDENTITY
 from tasks.checks.parameters import Parameters
 from tasks.checks.refusals import distinct, known
 from tasks.engine import params

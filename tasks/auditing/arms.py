@@ -19,8 +19,8 @@ from mipriv.metrics.attributes import Array
 from mipriv.metrics.audit import Audit, Sample, share
 from mipriv.stats import Figure
 from tasks import attributes as stage
-from tasks.audits.parts import IDENTITY, shown
-from tasks.audits.simulated import Simulated
+from tasks.auditing.parts import IDENTITY, shown
+from tasks.auditing.simulated import Simulated
 from tasks.leakage import AUC, BALANCED, NATURAL, RECOVERED, Line
 
 CHOSEN, MAXIMUM = "chosen on validation", "maximum on test"
@@ -158,7 +158,7 @@ class Arm:
             yield Line(self.name, "client", name, "", self.row.data, exact)
 
     def simulated(self) -> Iterator[Simulated]:
-        """What attackers from within the training say of the same targets; see `tasks.audits.simulated`."""
+        """What attackers from within the training say of the same targets; see `tasks.auditing.simulated`."""
         for attribute in self.row.attributes:
             key = f"simulated/{attribute}/test"
             if all(key in cell for cell in self.cells):

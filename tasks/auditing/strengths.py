@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tasks.audits.arms import Arm
+from tasks.auditing.arms import Arm
 from tasks.tables import write_csv
 
 FILE = "strengths.csv"
