@@ -24,6 +24,7 @@ FAMILIES = {
     "inversion": "mipriv.attacks.inversion",
     "reconstruction": "mipriv.attacks.reconstruction",
     "membership": "mipriv.attacks.membership",
+    "attributes": "mipriv.attacks.attributes",
 }
 
 

@@ -1,18 +1,15 @@
 """Stage `evaluate_membership`: every figure of membership over grids of shadow heads, and the laws behind."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from mipriv.stats import Figure
-from tasks import finetune, membership, shadow_victims, shadows, split
+from tasks import finetune, leakage, membership, shadow_victims, shadows, split
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
-from tasks.leakage import FILE, Line
+from tasks.leakage import FILE
 from tasks.memberships import grids, laws, victims
 from tasks.memberships.victims import Victims
-from tasks.tables import write_csv
 
 VICTIMS = "victims"
 
@@ -38,7 +35,7 @@ def run(stage: Stage[EvaluateMembership]) -> None:
     found = victims.attack(stage.path("victims"), *rows_of(stage), stage.params.victims)
     victims.leave(found, stage.out / VICTIMS)
     lines += victims.lines(found, stage.params.victims)
-    _write(stage.out / FILE, lines)
+    leakage.write(stage.out / FILE, lines)
     for line in lines:
         key = "/".join(part for part in (line.kind, line.subject, line.against, line.figure) if part)
         stage.events.metric(key.replace(",", ""), line.value.point)
@@ -54,16 +51,6 @@ def rows_of(stage: Stage[Any]) -> tuple[dict[str, shadow_victims.Row], dict[str,
         for name, row in rows.items()
     }
     return rows, seeds
-
-
-def _write(path: Path, lines: list[Line]) -> None:
-    """The table; of a scale without rows its columns alone."""
-    if lines:
-        write_csv(path, [line.flat() for line in lines])
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        columns = Line("", "", "", "", "", Figure(0.0, 0.0, 0.0, 0, 0, "")).flat()
-        path.write_text(",".join(columns) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """The leakage table: one figure a line, with its interval, floor and n; how it is written, read and spelt."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mipriv.errors import InputError
 from mipriv.stats import Figure
+from tasks.tables import write_csv
 
 FILE = "leakage.csv"
 UNDEFENDED = "none"  # the defence that is none
@@ -23,6 +24,8 @@ IDENTITY = "named by the embedding"
 INFORMATION, FACTOR = "information, nats", "information factor"
 TPR, AUC = "tpr at fpr {:g}", "auc"
 QUERIES, STUDY = "queries an identity", "queries of the study"
+BALANCED, AUC, RECOVERED = "balanced accuracy", "auc", "recovered share"
+SIMULATED = "simulated"  # a kind that no table has: attackers inside a training are no auditors
 # The file has six decimals: an end of an interval this near to zero is zero.
 ZERO = 1e-6
 
@@ -35,10 +38,15 @@ class Line:
         subject: a row of `invert`, of `finetune`, of `prior` or of `judge`, or the name of a floor.
         kind: `victim`, `attack`, `floor`, `ceiling`, `difference`, `judge`, `embedding`, `cost`, `fidelity`
             or `matched`; of split victims also `reconstruction`, its floor and ceiling,
-            `client`, `gain`, `bound` and `certificate`.
+            `client`, `gain`, `bound` and `certificate`; of audited ones `attribute`, its floor, and
+            `audited victim`.
         figure: what was measured.
         judge: who judged it; empty where nobody did.
-        against: of a difference, what was subtracted; of a matched figure, at which natural accuracy.
+        against: of a difference, what was subtracted; of a matched figure, at which natural accuracy; of an
+            attribute, which.
+
+    Raises:
+        InputError: a value that is no `Figure`, such as a simulated attacker's score: it is no leakage.
     """
 
     subject: str
@@ -47,6 +55,11 @@ class Line:
     judge: str
     against: str
     value: Figure
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, Figure) or self.kind == SIMULATED:
+            said = f"leakage table: {self.subject}: {type(self.value).__name__} of kind {self.kind!r}"
+            raise InputError(f"{said}; allowed: figures of attackers that no defence was trained against")
 
     def flat(self) -> dict[str, Any]:
         """One flat row for a table."""
@@ -103,8 +116,18 @@ def read(path: Path) -> Table:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, strict=True))
         return Table(tuple(_line(row) for row in rows))
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, InputError) as error:
         raise InputError(f"{path}: no leakage table ({type(error).__name__}: {error})") from error
+
+
+def write(path: Path, lines: Sequence[Line]) -> None:
+    """The table that `read` reads; of a scale without rows its columns alone."""
+    if lines:
+        write_csv(path, [line.flat() for line in lines])
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        columns = Line("", "", "", "", "", Figure(0.0, 0.0, 0.0, 0, 0, "")).flat()
+        path.write_text(",".join(columns) + "\n", encoding="utf-8")
 
 
 def _line(row: Mapping[str, str]) -> Line:

@@ -8,8 +8,10 @@ from mipriv.data.sources import Record, natural
 from mipriv.data.splits import PRIVATE, Indices
 from mipriv.plugin import one_of
 from tasks import (
+    attributes,
     design,
     evaluate,
+    evaluate_attributes,
     evaluate_membership,
     evaluate_split,
     features,
@@ -22,6 +24,7 @@ from tasks import (
     prior,
     prototypes,
     reconstruct,
+    report_attributes,
     report_membership,
     report_split,
     shadow_victims,
@@ -60,9 +63,12 @@ class Parameters:
             "shadow_victims": shadow_victims.ShadowVictims,
             "evaluate_membership": evaluate_membership.EvaluateMembership,
             "audit": Audit,
+            "attributes": attributes.Attributes,
+            "evaluate_attributes": evaluate_attributes.EvaluateAttributes,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "report_membership": report_membership.ReportMembership,
+            "report_attributes": report_attributes.ReportAttributes,
             "cost": params.Cost,
         }
         for name in values:
@@ -94,10 +100,17 @@ class Parameters:
             evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
         )
         self.audit = params.validate(Audit, values["audit"], "audit")
+        self.audits = params.validate(attributes.Attributes, values["attributes"], "attributes")
+        self.evaluate_attributes = params.validate(
+            evaluate_attributes.EvaluateAttributes, values["evaluate_attributes"], "evaluate_attributes"
+        )
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.report_membership = params.validate(
             report_membership.ReportMembership, values["report_membership"], "report_membership"
+        )
+        self.report_attributes = params.validate(
+            report_attributes.ReportAttributes, values["report_attributes"], "report_attributes"
         )
         self.cost = params.validate(params.Cost, values["cost"], "cost")
         self._sources: dict[str, tuple[list[Record], dict[str, Indices]]] = {}

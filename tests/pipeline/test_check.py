@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from mipriv import plugin
 from mipriv.errors import InputError
-from tasks import report, report_membership, report_split
+from tasks import report, report_attributes, report_membership, report_split
 from tasks.check import check, main
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
@@ -37,12 +37,13 @@ def test_what_was_checked_is_left_block_by_block(
     monkeypatch.setattr(
         sys, "argv", ["tasks.check", "--out", f"{tmp_path}/check.json", "--parameters", f"{tmp_path}/blocks"]
     )
-    rows = [f"{tmp_path}/{block}/rows.json" for block in ("shadows", "membership")]
+    rows = [f"{tmp_path}/{block}/rows.json" for block in ("shadows", "membership", "attributes")]
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--rows", *rows])
     assert main() == 0 and (tmp_path / "check.json").exists()
     assert [json.loads(Path(path).read_text()) for path in rows] == [
         ["digits"],
         ["lira", "lira-offline", "loss", "rmia"],
+        ["partitioning"],
     ]
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "blocks").iterdir()}
     assert found == {name: block for name, block in desk.items() if name != "cost"}
@@ -54,6 +55,7 @@ def test_what_was_checked_is_left_block_by_block(
         ("report", report.BLOCKS),
         ("report_split", report_split.BLOCKS),
         ("report_membership", report_membership.BLOCKS),
+        ("report_attributes", report_attributes.BLOCKS),
     ],
 )
 def test_a_page_depends_on_every_block_that_it_shows(stage: str, blocks: tuple[str, ...]) -> None:
@@ -104,6 +106,26 @@ WRONG = [
         [[128, 10], [128, 3]],
         r"report_membership\.roc: \[128, 3\]; allowed: \[128, 10\], .*\[8, 2\], of digits",
     ),
+    ("attributes.rows.partitioning.victim", "parity", r"rows\.partitioning\.victim: 'parity' does not exist"),
+    ("attributes.rows.partitioning.data", "law", r"rows\.partitioning\.data: 'law'.*allowed: digits"),
+    (
+        "attributes.rows.partitioning.attributes",
+        ["high"],
+        r"attributes: 'high'.*allowed: at_least_five, identity",
+    ),
+    ("attributes.rows.partitioning.budgets", [0.1, 0.1], r"budgets: \[0\.1, 0\.1\]; allowed: .*each once"),
+    (
+        "attributes.rows.partitioning.population",
+        "public",
+        r"population: 'public', but 'digits' has no public",
+    ),
+    (
+        "attributes.rows.partitioning.undefended",
+        "partitioning/plain",
+        r"undefended: 'partitioning/plain' does",
+    ),
+    ("attributes.rows.partitioning.seeds", [7], r"attributes\.rows\.partitioning\.seeds: '7' does not exist"),
+    ("attributes.auditors.knn", {"k": 3}, r"attributes\.auditors\.knn.*'k' does not exist"),
     ("report_membership.roc", [], r"report_membership\.roc: \[\]"),
     ("invert.rows.ppa-none.attack", "pppa", r"ppa-none\.attack: 'pppa'.*allowed: .*gmi.*ppa"),
     ("invert.rows.ppa-none.victim", "nobody", r"ppa-none\.victim: 'nobody'"),
@@ -273,6 +295,7 @@ def test_the_row_that_stages_read_is_missed_where_one_of_them_has_rows(
         "features",
         "shadows",
         "membership",
+        "attributes",
     ):
         values[name]["rows"] = desk[name]["rows"] if name == stage else {}
     values["evaluate_split"] |= {"noise": [], "embeddings": {}}

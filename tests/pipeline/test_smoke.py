@@ -118,6 +118,7 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
     expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none", "peel-none")]
     expected += ["evaluate_split", "report_split", "prototypes@peel-none", "design@digits"]
     expected += ["split@law", "split@noise", "features@digits", "shadows@digits"]
+    expected += ["attributes@partitioning", "evaluate_attributes", "report_attributes"]
     expected += ["membership@lira", "membership@loss", "evaluate_membership", "report_membership"]
     assert top == sorted(expected)
     (parent,) = [r for r in runs if r.info.run_name == "invert@ppa-none"]
@@ -305,6 +306,20 @@ def test_membership_is_measured_where_the_records_resolve_it(smoke: Path) -> Non
     page = (smoke / "out/report_membership/report.html").read_text()
     assert "An FPR of 0.01 is refused in 4 of 4 cells" in page and page.count("data:image/png") == 3
     assert "S = 8, C = 3 and S = 4, C = 2" in page and "Spearman" in page
+
+
+def test_fresh_auditors_tell_attributes_and_the_page_says_so(smoke: Path) -> None:
+    with (smoke / "out/evaluate_attributes/leakage.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    told = {
+        (line["subject"], line["judge"], line["against"]) for line in lines if line["kind"] == "attribute"
+    }
+    for arm in ("none", "weight-1"):
+        for auditor in ("knn", "logistic", "fine_tuned", "chosen on validation", "maximum on test"):
+            assert (f"partitioning/{arm}", auditor, "at_least_five") in told
+    assert not [line for line in lines if line["kind"] == "simulated"]
+    page = (smoke / "out/report_attributes/report.html").read_text()
+    assert "fresh auditor" in page and "data:image/png" in page
 
 
 def test_a_scale_without_shadows_still_has_the_page_of_membership(copy: Path) -> None:
