@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mipriv.errors import InputError
-from tasks.checks import inversion, membership, splits
+from tasks.checks import inversion, membership, splits, table
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
 from tasks.prepare import FACES
@@ -32,6 +32,7 @@ def check(values: Mapping[str, Any]) -> None:
     inversion.check(wanted)
     splits.check(wanted)
     membership.check(wanted)
+    table.check(wanted)
 
 
 def _data(wanted: Parameters) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mipriv.plugin import one_of
 from tasks import (
+    book,
     design,
     evaluate,
     evaluate_membership,
@@ -14,6 +15,7 @@ from tasks import (
     finetune,
     fisher,
     invert,
+    invert_split,
     judge,
     membership,
     pretrain,
@@ -24,6 +26,7 @@ from tasks import (
     report_split,
     shadows,
     split,
+    table,
 )
 from tasks import prepare as preparation
 from tasks import report as reporting
@@ -43,6 +46,7 @@ class Parameters:
             "prior": prior.Priors,
             "judge": judge.Judges,
             "invert": invert.Invert,
+            "invert_split": invert_split.InvertSplit,
             "fisher": fisher.Analysis,
             "evaluate": evaluate.Evaluate,
             "split": split.Splits,
@@ -54,6 +58,8 @@ class Parameters:
             "shadows": shadows.Shadows,
             "membership": membership.Attacks,
             "evaluate_membership": evaluate_membership.EvaluateMembership,
+            "table": table.Joined,
+            "book": book.Book,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "report_membership": report_membership.ReportMembership,
@@ -69,6 +75,7 @@ class Parameters:
         self.prior = params.validate(prior.Priors, values["prior"], "prior")
         self.judge = params.validate(judge.Judges, values["judge"], "judge")
         self.invert = params.validate(invert.Invert, values["invert"], "invert")
+        self.invert_split = params.validate(invert_split.InvertSplit, values["invert_split"], "invert_split")
         self.fisher = params.validate(fisher.Analysis, values["fisher"], "fisher")
         self.evaluate = params.validate(evaluate.Evaluate, values["evaluate"], "evaluate")
         self.split = params.validate(split.Splits, values["split"], "split")
@@ -84,6 +91,8 @@ class Parameters:
         self.evaluate_membership = params.validate(
             evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
         )
+        self.table = params.validate(table.Joined, values["table"], "table")
+        self.book = params.validate(book.Book, values["book"], "book")
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.report_membership = params.validate(
