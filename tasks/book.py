@@ -124,7 +124,7 @@ def _made(stage: Stage[Book], wanted: table.Joined) -> Mapping[str, str]:
     for name in stage.values["prepare"]["rows"]:
         data = Dataset.open(stage.path("data") / name)
         found[f"Data: {name}"] = f"{data.manifest.source}, sha256 {data.digest}"
-    environments = {}
+    environments: dict[str, None] = {}
     for name, victim in wanted.rows.items():
         top = stage.path("victims" if victim.of == "finetune" else "splits") / victim.subject
         cards = [checkpoint.read_card(folder) for folder in sorted(top.glob("seed-*"))]

@@ -32,8 +32,8 @@ RECORDS = ("finetune", "split", "invert", "invert_split", "reconstruct")
 class Victim(Block):
     """A line of the table.
 
-    `of`, the stage that trained the `victim`, a row there, on `data`, a row of `prepare`; `arm` of a split one;
-    `layer` after which a whole one is cut when images are recovered from its features, or null.
+    `of`, the stage that trained the `victim`, a row there, on `data`, a row of `prepare`; `arm` of a split
+    one; `layer` after which a whole one is cut when images are recovered from its features, or null.
     """
 
     of: Literal["finetune", "split"]

@@ -27,7 +27,7 @@ def twin(subject: str, victims: Mapping[str, finetune.Row]) -> str | None:
 class Pairs:
     """Figures by person, and which attacks are the same on two victims."""
 
-    people: Mapping[people.Key, people.Values]
+    values: Mapping[people.Key, people.Values]
     every: Inversions
     reconstructions: reconstruct.Reconstruct
 
@@ -36,9 +36,9 @@ class Pairs:
         if cell.source is None:
             return cell
         other = self._other(cell.source, victim, undefended)
-        if other is None or cell.source not in self.people or other not in self.people:
+        if other is None or cell.source not in self.values or other not in self.values:
             return cell
-        return replace(cell, change=difference(self.people[cell.source], self.people[other]))
+        return replace(cell, change=difference(self.values[cell.source], self.values[other]))
 
     def _other(self, source: people.Key, victim: str, undefended: str) -> people.Key | None:
         subject, figure, judge = source

@@ -78,7 +78,7 @@ def _floors(table: Table, where: str, figure: str) -> Iterator[Line]:
 
 
 def membership(table: Table, victim: str, rate: float) -> Cell:
-    """TPR at a rate of the attack that tells the most; attacks on membership choose nothing by test records."""
+    """TPR at a rate of the attack that tells the most: the largest of several, which the cell says."""
     found: dict[str, Figure] = {}
     refused = False
     for line in table.lines:
