@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mipriv.data.dataset import Dataset
-from tasks import finetune, leakage, people, reconstruct, split
+from tasks import finetune, judge, leakage, people, reconstruct, split
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.inversions import Inversions
@@ -113,6 +113,15 @@ class Sources:
             return self.stage.block("finetune", finetune.Finetune).rows[victim.victim]
         return arm_as_victim(self.stage.block("split", split.Splits), victim.victim, victim.arm)
 
+    def alike(self, victim: Victim) -> list[str]:
+        """Judges of a split victim's own architecture; `check` refuses them for whole ones."""
+        if victim.of == "finetune":
+            return []
+        splits = self.stage.block("split", split.Splits)
+        arch = splits.networks[splits.rows[victim.victim].network].arch
+        judges = self.stage.block("judge", judge.Judges).rows
+        return [name for name, row in judges.items() if row.arch == arch]
+
     def seeds(self, victim: Victim) -> list[int]:
         """Training seeds."""
         return self.plan(victim).seeds
@@ -159,7 +168,9 @@ def _row(sources: Sources, name: str, victim: Victim) -> Row:
     }
     found = {
         "natural_accuracy": _natural(sources, victim),
-        "inversion": threats.inversion(sources.inversion, sources.every, victim.subject),
+        "inversion": threats.inversion(
+            sources.inversion, sources.every, victim.subject, sources.alike(victim)
+        ),
         "reconstruction_mse": recovered[MSE],
         "reconstruction_ssim": recovered[SSIM],
         "membership": threats.membership(sources.memberships, victim.subject, sources.stage.params.rate),

@@ -6,7 +6,7 @@ from mipriv import plugin
 from mipriv.errors import InputError
 from tasks.checks.parameters import Parameters
 from tasks.checks.refusals import distinct, known
-from tasks.engine import params
+from tasks.engine import events, params
 from tasks.engine.params import plugin_knobs
 from tasks.prepare import FACES
 
@@ -50,6 +50,8 @@ def _inversion(wanted: Parameters, name: str) -> None:
 
 def _line(wanted: Parameters, name: str) -> None:
     row, where = wanted.table.rows[name], f"table.rows.{name}"
+    if not events.NAME.fullmatch(name):
+        raise InputError(f"{params.FILE}: {where}: no name; allowed: letters, digits and _ . - : / or space")
     known(f"{where}.data", row.data, wanted.prepare.rows)
     if row.of == "finetune":
         known(f"{where}.victim", row.victim, wanted.finetune.rows)

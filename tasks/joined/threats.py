@@ -5,7 +5,7 @@ inversion, of which the first judge's figure is shown; an attacker's own validat
 reconstruction. So the figure that is shown is not the largest of several that luck has made large.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,21 @@ class Reconstructions:
     place: Callable[[reconstruct.Row], str]
 
 
-def inversion(table: Table, every: Inversions, victim: str) -> Cell:
-    """Top-1 accuracy by the first judge, of the attack that the last judge finds the strongest."""
+def inversion(table: Table, every: Inversions, victim: str, own: Collection[str] = ()) -> Cell:
+    """Top-1 accuracy by the first judge, of the attack that the last judge finds the strongest.
+
+    Args:
+        own: judges of the victim's own architecture, who see it as it sees itself: the last to be asked.
+    """
     rows = [name for name, row in every.wanted.rows.items() if row.victim == victim]
     if not rows:
         return Cell(None, f"{NOT_RUN}: no inversion of it is asked for")
-    judges = table.judges
+    judges = [judge for judge in table.judges if judge not in own] or table.judges
     chosen = max(rows, key=lambda name: table.value(name, "attack", TOP1, judges[-1]).point)
     value = table.value(chosen, "attack", TOP1, judges[0])
     floor = table.value(f"{chosen}, selected only", "floor", TOP1, judges[0]).point
-    by = f"{every.wanted.rows[chosen].attack}, judge {judges[0]}, of {_count(len(rows))}"
+    attack, alike = every.wanted.rows[chosen].attack, " of its own architecture" if judges[0] in own else ""
+    by = f"{attack}, judge {judges[0]}{alike}, of {_count(len(rows))}"
     return Cell(value, floor=floor, by=by, source=(chosen, TOP1, judges[0]))
 
 

@@ -17,7 +17,7 @@ def add(values: dict[str, Any]) -> None:
     knobs = {"alpha": -0.3, "schedule": "ppa"}
     rows["finetune"]["smooth"] = {**rows["finetune"]["none"], "defense": "label_smoothing", "knobs": knobs}
     rows["invert"]["ppa-smooth"] = {**rows["invert"]["ppa-none"], "victim": "smooth"}
-    rows["table"]["label smoothing"] = {**rows["table"]["none"], "victim": "smooth"}
+    rows["table"]["label_smoothing"] = {**rows["table"]["none"], "victim": "smooth"}
 
 
 def test_the_graph_grows_by_what_the_victim_needs(tmp_path: Path) -> None:
@@ -41,6 +41,6 @@ def test_a_victim_more_is_a_line_more_and_runs_no_other(copy: Path) -> None:
     assert ran(run(copy, "dvc", "repro")) == {"check", *NEW, *READERS}
     after = path.read_text().splitlines()
     assert len(after) == len(before) + 1 and set(before) <= set(after)
-    assert after[-1].startswith("label smoothing,faces,finetune@smooth,")
+    assert after[-1].startswith("label_smoothing,faces,finetune@smooth,")
     page = (copy / "out/book/report.html").read_text()
-    assert "label smoothing" in page and "http-equiv" in page and "<script" not in page
+    assert "label_smoothing" in page and "http-equiv" in page and "<script" not in page
