@@ -8,9 +8,10 @@ printed above the table.
 Second table: RMIA's comparison of records with population records by sort and search, against every pair: the
 published matrix of ratios, and pairs compared in blocks that stay in the processor's cache.
 
-Variants take turns in one process on one thread; a ratio is that of two neighbours, and the figure is the
-median over turns with the least and the most. The second table takes ten times as many turns. Results are
-compared before any time is printed.
+Variants take turns in one process on one thread. Times are processor seconds, which other programs lengthen
+only by what they take from the caches: the least and the median of the turns. A ratio is of the least, then
+of two neighbours: the median over turns, with the least and the most. The second table takes ten times as
+many turns. Results are compared before any time is printed.
 """
 
 import argparse
@@ -57,21 +58,27 @@ def one_target(odds: Array, members: NDArray[np.bool_], t: int, variance: str, c
 
 
 def turns(works: list[Callable[[], object]], count: int) -> list[list[float]]:
-    """Seconds of each work in each of `count` turns, [works][turns], after one that is not counted."""
+    """Processor seconds of each work in each of `count` turns, [works][turns], after one not counted."""
     taken: list[list[float]] = [[] for _ in works]
     for turn in range(count + 1):
         for at, work in enumerate(works):
-            began = time.perf_counter()
+            began = time.process_time()
             work()
             if turn:
-                taken[at].append(time.perf_counter() - began)
+                taken[at].append(time.process_time() - began)
     return taken
 
 
 def ratio(of: list[float], to: list[float]) -> str:
-    """Median of the turns' ratios, with the least and the most, as text."""
+    """Of the least; of the turns: the median, with the least and the most; cells of a table."""
     ratios = [a / b for a, b in zip(of, to, strict=True)]
-    return f"{statistics.median(ratios):.0f} [{min(ratios):.0f}, {max(ratios):.0f}]"
+    turned = f"{statistics.median(ratios):.0f} [{min(ratios):.0f}, {max(ratios):.0f}]"
+    return f"{min(of) / min(to):.0f} | {turned}"
+
+
+def least(taken: list[float], digits: int, unit: float = 1.0) -> str:
+    """The least and the median, as text."""
+    return f"{unit * min(taken):.{digits}f}, {unit * statistics.median(taken):.{digits}f}"
 
 
 def same(one: Any, other: Any, what: str) -> None:
@@ -84,12 +91,12 @@ def leave_one_out(models: int, records: int, classes: int, count: int) -> None:
     members = draws.uniform((models, records), "members") < 0.5
     labels = torch.randint(classes, (records,), generator=draws.generator("labels"))
     logits = draws.normal((models, 1, records, classes), "logits").float()
-    began = time.perf_counter()
+    began = time.process_time()
     odds = log_odds(logits, labels)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     print(f"{models} models, {records} records, {classes} classes; log odds: {seconds:.3f} s.\n")
-    print("| variance | centre | s, all at once | s, one by one | one by one to at once |")
-    print("| --- | --- | ---: | ---: | ---: |")
+    print("| variance | centre | s, all at once | s, one by one | one by one to at once | turn by turn |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
     own, sides = odds[:, 0].numpy(), members.numpy()
     for variance, centre in KNOBS:
         attack = LiRA(variance=variance, centre=centre)
@@ -102,8 +109,8 @@ def leave_one_out(models: int, records: int, classes: int, count: int) -> None:
 
         same(together(), each(), f"LiRA, {variance}, {centre}")
         fast, slow = turns([together, each], count)
-        middle = f"{statistics.median(fast):.3f} | {statistics.median(slow):.2f}"
-        print(f"| {variance} | {centre} | {middle} | {ratio(slow, fast)} |", flush=True)
+        both = f"{least(fast, 3)} | {least(slow, 2)}"
+        print(f"| {variance} | {centre} | {both} | {ratio(slow, fast)} |", flush=True)
 
 
 def pairs(records: int, others: int, count: int) -> None:
@@ -126,10 +133,10 @@ def pairs(records: int, others: int, count: int) -> None:
     same(search(), blocks(), "RMIA, blocks")
     fast, whole, cut = turns([search, matrix, blocks], count)
     print(f"\nRMIA, {records} records by {others} of the population.\n")
-    print("| way | ms | to sort and search |")
-    print("| --- | ---: | ---: |")
+    print("| way | ms | to sort and search | turn by turn |")
+    print("| --- | ---: | ---: | ---: |")
     for name, taken in (("sort and search", fast), ("matrix of ratios", whole), ("blocks of pairs", cut)):
-        print(f"| {name} | {1e3 * statistics.median(taken):.2f} | {ratio(taken, fast)} |", flush=True)
+        print(f"| {name} | {least(taken, 2, 1e3)} | {ratio(taken, fast)} |", flush=True)
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """The block `cost` of ``params.yaml``, as far as it says what to run at once."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,13 @@ def processors() -> int:
 def threads(project: Path) -> list[int]:
     """Threads of one cell: `cost.threads`, then those of single stages."""
     block = _block(project)
-    found = {"cost.threads": block.get("threads")}
-    for name, stage in _stages(block).items():
-        if "threads" in stage:
-            found[f"cost.stages.{name}.threads"] = stage["threads"]
-    for key, value in found.items():
-        if not isinstance(value, int) or value < 1:
-            fail(f"params.yaml: {key}: {value!r} is not allowed; allowed: a whole number above 0")
-    return [value for value in found.values() if isinstance(value, int)]
+    own = _numbers(block, "threads")
+    return [_number("cost.threads", block.get("threads")), *own.values()]
+
+
+def workers(project: Path) -> dict[str, int]:
+    """Processes that share the cells of a stage, by the stage's name, where it has several."""
+    return _numbers(_block(project), "workers")
 
 
 def at_once(project: Path) -> int:
@@ -49,11 +49,33 @@ def wants_ray(project: Path) -> bool:
     return asked == "always" or (asked == "auto" and (processors() > FEW or bool(block.get("gpus"))))
 
 
+def filled(project: Path, shared: bool) -> Callable[[str], int]:
+    """How many places of a run the stage of an address fills: its workers.
+
+    Args:
+        shared: cells go to a Ray cluster, which keeps count itself: one.
+    """
+    several = {} if shared else workers(project)
+    return lambda address: several.get(address.partition("@")[0], 1)
+
+
 def minutes(project: Path, address: str) -> float:
     """Expected minutes of one stage; 0.1 where nobody has said."""
     stage = _stages(_block(project)).get(address.partition("@")[0], {})
     said = stage.get("minutes")
     return float(said) if isinstance(said, int | float) and said > 0 else 0.1
+
+
+def _numbers(block: dict[str, Any], key: str) -> dict[str, int]:
+    """What stages have under a key, by name."""
+    stages = _stages(block).items()
+    return {name: _number(f"cost.stages.{name}.{key}", own[key]) for name, own in stages if key in own}
+
+
+def _number(key: str, value: object) -> int:
+    if not isinstance(value, int) or value < 1:
+        fail(f"params.yaml: {key}: {value!r} is not allowed; allowed: a whole number above 0")
+    return value
 
 
 def _block(project: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Launches the tasks of a plan: each as soon as all that it needs has ended, a bounded number at once."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ from prefect.futures import PrefectFuture
 
 from flows import records, steps
 from flows.children import Children
+from flows.places import Places
 from flows.steps import Plan
 
 POLL = 2.0  # seconds between looks at whether somebody has cancelled the run
@@ -30,11 +32,13 @@ class Settings:
         events: folder of the event files, relative to the project.
         retries: of a stage whose files another DVC holds.
         parallel: stages at once.
+        filled: how many of these places a stage fills.
     """
 
     events: Path
     retries: int
     parallel: int
+    filled: Callable[[str], int]
 
 
 @dataclass
@@ -63,12 +67,12 @@ def launch(plan: Plan, after: State[Any], children: Children, settings: Settings
     )
     order.prepare()
     launched, ended, ready, running = Launched(), SimpleQueue[str](), list[str](), 0
+    places = Places(settings.parallel, settings.filled)
     with get_client(sync_client=True) as client:
         watch = _Watch(client)
         while order.is_active():
             ready += sorted(order.get_ready())
-            while ready and running < settings.parallel and not launched.cancelled:
-                address = ready.pop(0)
+            for address in () if launched.cancelled else places.take(ready):
                 future = _submit(address, plan, after, children, settings, launched)
                 launched.futures[address] = future
                 future.add_done_callback(partial(_note, ended, address))
@@ -80,6 +84,7 @@ def launch(plan: Plan, after: State[Any], children: Children, settings: Settings
                 launched.futures[address].wait()
                 launched.states[address] = launched.futures[address].state
                 order.done(address)
+                places.give(address)
                 running -= 1
             if not launched.cancelled and watch.cancelled():
                 launched.cancelled = True

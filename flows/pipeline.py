@@ -15,7 +15,7 @@ from pydantic import Field
 from flows import records, scale, steps
 from flows.children import Children
 from flows.cluster import for_run
-from flows.cost import at_once
+from flows.cost import at_once, filled
 from flows.launch import Launched, Settings, launch
 from flows.project import Mistake, environment, events, root
 from flows.publisher import Publisher
@@ -58,7 +58,6 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
     if not plan.stale:
         log.info("nothing to do: all %d stages are up to date", plan.known)
         return Completed(message=f"nothing to do: all {plan.known} stages are up to date")
-    settings = Settings(events(project), retries, parallel or at_once(project))
     store = records.store(source)
     publisher = Publisher(project, capture=True, more={"MLFLOW_TRACKING_URI": store})
     try:
@@ -67,6 +66,8 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
             parent(project) as warm,
             Children(project, environment(MIPRIV_PUBLISH="off", **cluster, **warm)) as children,
         ):
+            filling = filled(project, shared="RAY_ADDRESS" in environment(**cluster))
+            settings = Settings(events(project), retries, parallel or at_once(project), filling)
             launched = launch(plan, planned, children, settings)
         if publisher.on:
             needed = {name for stage in plan.stale.values() for name in stage.needs}

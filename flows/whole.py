@@ -20,8 +20,9 @@ from tqdm import tqdm
 from flows import graph, repro
 from flows.children import Children
 from flows.cluster import for_run
-from flows.cost import at_once, minutes
+from flows.cost import at_once, filled, minutes
 from flows.graph import Busy, Graph
+from flows.places import Places
 from flows.project import artifact, environment, fail, root
 from flows.publisher import following
 from flows.repro import End, Outcome
@@ -73,13 +74,16 @@ def _compute(project: Path, stale: Graph, changed: Collection[str], more: Mappin
     """
     order = TopologicalSorter({name: sorted(stage.needs & stale.keys()) for name, stage in stale.items()})
     order.prepare()
+    env = environment(MIPRIV_PUBLISH="off", **more)
+    filling = filled(project, shared="RAY_ADDRESS" in env)
+    places, ready = Places(at_once(project), filling), list[str]()
     expected = {name: minutes(project, name) for name in stale}
-    about = max(1, round(sum(expected.values()) / at_once(project)))
+    room = {name: min(filling(name), at_once(project)) for name in stale}
+    about = max(1, round(sum(expected[name] * room[name] for name in stale) / at_once(project)))
     print(f"{len(stale)} stages to look at, {at_once(project)} at once, about {about} min", file=sys.stderr)
     broken: dict[str, Outcome] = {}
     computed: set[str] = set()
     running: dict[Future[Outcome], str] = {}
-    env = environment(MIPRIV_PUBLISH="off", **more)
     with (
         Children(project, env) as children,
         tqdm(total=sum(expected.values()), bar_format=BAR, disable=None) as bar,
@@ -89,7 +93,8 @@ def _compute(project: Path, stale: Graph, changed: Collection[str], more: Mappin
             while order.is_active():
                 if _terminated.is_set():
                     _terminate()
-                for name in sorted(order.get_ready()):
+                ready += sorted(order.get_ready())
+                for name in places.take(ready):
                     lacking = sorted(stale[name].needs & broken.keys())
                     likely = name in changed or not computed.isdisjoint(stale[name].needs)
                     running[pool.submit(_bring, name, children, lacking, likely)] = name
@@ -101,8 +106,9 @@ def _compute(project: Path, stale: Graph, changed: Collection[str], more: Mappin
                     if outcome.end is End.COMPUTED:
                         computed.add(name)
                     order.done(name)
+                    places.give(name)
                     bar.update(expected[name])
-                bar.set_postfix_str(", ".join(sorted(running.values())[: at_once(project)]))
+                bar.set_postfix_str(", ".join(sorted(running.values())))
         finally:
             children.end()  # before the pool waits for its threads
     for outcome in broken.values():

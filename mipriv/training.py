@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -86,6 +86,7 @@ def train(
     defense: Defense,
     *,
     seed: int,
+    attributes: Mapping[str, Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> History:
     """Train a classifier in place, on the device it lies on.
@@ -99,13 +100,14 @@ def train(
         defense: prepared on the model and finished by this call, even where it fails; use `Defense()`
             for plain training.
         seed: of what the defence inserts, the order of images, their views, dropout and other noise.
+        attributes: of training images, classes [n] int64 by name, for a defence that hides one.
         progress: called with (epochs done, epochs).
     """
     try:
         with draws.seeded(seed, "defense"):
             defense.prepare(model, tuple(training[0].shape[1:]))  # type: ignore[arg-type]
         with draws.seeded(seed, "dropout"), released(model, defense, seed, "release"):
-            return _epochs(model, training, validation, recipe, defense, seed, progress)
+            return _epochs(model, training, validation, recipe, defense, seed, attributes or {}, progress)
     finally:
         defense.finish(model)
 
@@ -131,6 +133,7 @@ def _epochs(
     recipe: Recipe,
     defense: Defense,
     seed: int,
+    attributes: Mapping[str, Tensor],
     progress: Callable[[int, int], None] | None,
 ) -> History:
     order = draws.generator(seed, "order and views")
@@ -145,6 +148,8 @@ def _epochs(
         total = torch.zeros(2, dtype=torch.float64)
         for rows in _batches(len(training[0]), recipe.batch_size, order):
             batch = _forward(model, training, rows, recipe, order, epoch)
+            own = {name: classes[rows].to(batch.labels.device) for name, classes in attributes.items()}
+            batch = replace(batch, attributes=own)
             loss = defense.loss(batch, step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

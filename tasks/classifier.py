@@ -1,11 +1,12 @@
 """What the stages that train a classifier share: building it, training it, leaving it in a folder."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mipriv import training
 from mipriv.data.dataset import Dataset
@@ -38,11 +39,14 @@ def fit(
     device: str,
     progress: Progress,
     events: Events,
+    attributes: Mapping[str, Tensor] | None = None,
 ) -> History:
-    """Train on the first pair, select on the second, and record every epoch."""
+    """Train on the first pair, select on the second, and record every epoch; see `training.train`."""
     place(model, torch.device(device))
     wanted = validate(Recipe, recipe, "recipe")
-    history = training.train(model, *pairs, wanted, defense, seed=seed, progress=progress)
+    history = training.train(
+        model, *pairs, wanted, defense, seed=seed, attributes=attributes, progress=progress
+    )
     for epoch in history.epochs:
         events.metrics(
             {key: value for key, value in asdict(epoch).items() if key != "epoch"}, step=epoch.epoch

@@ -11,6 +11,7 @@ from pydantic import Field
 from mipriv.analysis import power_law
 from mipriv.analysis.vulnerability_grid import usable
 from mipriv.metrics import membership as metrics
+from mipriv.metrics import membership_records as by_record
 from mipriv.shadows import planner
 from tasks import evaluate_membership, leakage, membership, shadows
 from tasks.engine.params import Block
@@ -135,7 +136,7 @@ def _records(stage: Stage[ReportMembership], grid: Grid) -> bytes:
     """Records of the largest cell, first seed."""
     size = grid.sizes[0]
     pools = shadows.load(stage.path("shadows") / grid.name / shadows.name(*size, grid.row.seeds[0]))
-    apart = torch.cat([metrics.separation(pool.odds, pool.members) for pool in pools])
+    apart = torch.cat([by_record.separation(pool.odds, pool.members) for pool in pools])
     norms = torch.cat([pool.gradients[1] for pool in pools])
     kept = ~apart.isnan() & (norms > 0)
     correlation = grid.heads(size, grids.GRADIENT)

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from torch import Tensor
 
-from mipriv.data.dataset import Dataset
+from mipriv.data.dataset import UNKNOWN, Dataset
+from mipriv.defenses import Defense
 from mipriv.device import resolve
 from mipriv.models import checkpoint, split_classifier
 from mipriv.models.checkpoint import Card
 from mipriv.models.cost import client_cost
-from mipriv.training import Recipe
+from mipriv.training import Pair, Recipe
 from tasks import classifier
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
@@ -34,7 +36,7 @@ class Row(Block):
     """A host defence.
 
     `data`, a row of `prepare`; `network`, by name; `defense` and its `knobs`; `arms` by name; `recipe`, by
-    name; `seeds`.
+    name; `seeds`; `task`, an attribute that the network tells, null: who is on an image.
     """
 
     data: str
@@ -44,6 +46,7 @@ class Row(Block):
     arms: dict[str, Arm]
     recipe: str
     seeds: list[int]
+    task: str | None = None
 
 
 class Splits(Block):
@@ -65,22 +68,26 @@ def victim(
     knobs: dict[str, Any],
     cem: dict[str, Any] | None,
     recipe: dict[str, Any],
+    task: str | None,
     seed: int,
     device: str,
 ) -> None:
     """Cell: one split victim as a model folder, with what its client costs."""
     data = Dataset.open(inputs["data"])
-    wanted, classes = Network.model_validate(network), data.num_classes("private")
+    wanted, classes = Network.model_validate(network), data.task_classes(task)
     architecture = plugin_knobs("classifier", wanted.arch, wanted.knobs, "split.networks")
     model = split_classifier.build(
         architecture, classes, data.image_shape, wanted.cut, wanted.bottleneck, seed
     )
     plan = defended(defense, knobs, cem, "split.rows")
-    pairs = data.split("private/train"), data.split("private/validation")
-    history = classifier.fit(model, pairs, recipe, plan, seed, device, progress, events)
+    pairs = labelled(data, "private/train", task), labelled(data, "private/validation", task)
+    history = classifier.fit(
+        model, pairs, recipe, plan, seed, device, progress, events, _hidden(data, plan, task)
+    )
     cost = client_cost(model, data.image_shape)
     events.metrics({f"client/{name}": value for name, value in vars(cost).items()})
     facts = {"defense": defense, "defense_knobs": knobs, "cem": cem, "seed": seed, "client": vars(cost)}
+    facts |= {"task": task, "private": plan.private}
     facts |= classifier.recorded(history, out, device)
     card = Card(
         "split",
@@ -93,6 +100,23 @@ def victim(
         bottleneck=wanted.bottleneck,
     )
     checkpoint.save_split(model, card, out)
+    if (simulator := plan.simulator()) is not None:
+        simulator.save(out)
+
+
+def labelled(data: Dataset, split: str, task: str | None) -> Pair:
+    """Images of a split whose class of the task is known, and these classes."""
+    images, classes = data.split(split)[0], data.task(split, task)
+    known = classes != UNKNOWN
+    return images[known], classes[known]
+
+
+def _hidden(data: Dataset, plan: Defense, task: str | None) -> dict[str, Tensor]:
+    """Classes of the attribute that a defence hides, on the images of `labelled`."""
+    if plan.private is None:
+        return {}
+    known = data.task("private/train", task) != UNKNOWN
+    return {plan.private: data.attribute("private/train", plan.private)[known]}
 
 
 def run(stage: Stage[Splits]) -> None:
@@ -103,6 +127,7 @@ def run(stage: Stage[Splits]) -> None:
         "network": wanted.networks[row.network].model_dump(),
         "defense": row.defense,
         "recipe": stage.plain("recipes", row.recipe),
+        "task": row.task,
         "device": str(resolve(stage.cost.device)),
     }
     inputs = {"data": stage.path("data")}

@@ -17,6 +17,7 @@ from mipriv.errors import InputError
 from mipriv.plugin import one_of
 
 MANIFEST = "manifest.json"
+UNKNOWN = -1  # class of an attribute that nobody knows of an image
 POOLS = {"public": PUBLIC, "private": PRIVATE}
 
 Pool = Literal["public", "private"]
@@ -63,6 +64,29 @@ class Dataset:
         """float32 [n, A], rows as in `split`, columns as in `store.attribute_names`."""
         return torch.from_numpy(np.asarray(self.store.attributes)[self._indices(split)])
 
+    @property
+    def attribute_names(self) -> list[str]:
+        """In the order of the columns of `attributes`."""
+        return self.store.attribute_names
+
+    def attribute(self, split: str, name: str) -> Tensor:
+        """Classes int64 [n] of an attribute, rows as in `split`: from 0, or `UNKNOWN`.
+
+        Raises:
+            InputError: no such split or attribute, or values that are no classes.
+        """
+        return torch.from_numpy(self._classes(name)[self._indices(split)])
+
+    def task(self, split: str, name: str | None) -> Tensor:
+        """Classes int64 [n] of a task, rows as in `split`: an attribute, or None, who is on each image."""
+        return self.split(split)[1] if name is None else self.attribute(split, name)
+
+    def task_classes(self, name: str | None) -> int:
+        """How many classes a task has on private images, two or more: K."""
+        if name is None:
+            return self.num_classes("private")
+        return max(2, 1 + max(int(self.attribute(split, name).max()) for split in PRIVATE))
+
     def num_classes(self, pool: Pool) -> int:
         """People in a pool."""
         return len(self._people(pool))
@@ -95,6 +119,16 @@ class Dataset:
     def _indices(self, split: str) -> NDArray[np.int64]:
         one_of(split, SPLITS, "split")
         return self.manifest.splits[split]
+
+    def _classes(self, name: str) -> NDArray[np.int64]:
+        one_of(name, self.attribute_names, "attribute")
+        values = np.asarray(self.store.attributes)[:, self.attribute_names.index(name)]
+        classes = values.astype(np.int64)
+        if (classes != values).any() or (classes < UNKNOWN).any():
+            raise InputError(
+                f"attribute {name!r}: is no class; allowed: whole numbers from 0, -1 where unknown"
+            )
+        return classes
 
     def _people(self, pool: str) -> NDArray[np.int64]:
         """Labels of the image folder that a pool has, sorted."""

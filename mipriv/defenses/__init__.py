@@ -4,7 +4,8 @@ Each module here is a plug-in that subclasses `Defense`. Every step is a no-op b
 defence states only what it changes. Defences know nothing of attacks.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mipriv.models.freeze import Freeze
+from mipriv.models.simulator import Simulator
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Batch:
         epochs: in all.
         features: of a split network, [n, *feature_shape] as its client makes them; None for a whole one.
         sent: the same as they left the client.
+        attributes: classes [n] int64 by name of what the defence asks for by `private`, -1 where unknown.
     """
 
     images: Tensor
@@ -35,6 +38,7 @@ class Batch:
     epochs: int
     features: Tensor | None = None
     sent: Tensor | None = None
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Defense:
@@ -45,10 +49,13 @@ class Defense:
             knob of this name, and extends `prepare` and `before_epoch` rather than replace them.
         sigma: standard deviation of Gaussian noise that `release` adds; a defence of split networks has a
             knob of this name, and extends `release` rather than replace it.
+        private: the attribute of images that it hides, whose classes training hands to its loss; None: it
+            hides none.
     """
 
     freeze: Freeze | None = None
     sigma: float = 0.0
+    private: str | None = None
 
     def prepare(self, model: nn.Module, image_shape: tuple[int, int, int]) -> None:
         """Change the model before training: freeze, insert, replace.
@@ -89,6 +96,10 @@ class Defense:
         if not self.sigma:
             return features
         return features + self.sigma * torch.randn(features.shape, generator=generator).to(features)
+
+    def simulator(self) -> Simulator | None:
+        """Attackers that it was trained against, for a diagnosis: what they score is no leakage."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """The defence's own state, as tensors and numbers."""

@@ -20,6 +20,7 @@ from mipriv.analysis import cells as kmeans
 from mipriv.analysis.running_cells import RunningCells
 from mipriv.defenses import Batch, Defense
 from mipriv.errors import InputError
+from mipriv.models.simulator import Simulator
 from mipriv.models.split_classifier import SplitClassifier
 from mipriv.plugin import one_of
 
@@ -112,7 +113,7 @@ class CEM(Defense):
             raise InputError(
                 f"cem: its host's sigma is {self.host.sigma}; allowed: above 0, as L_C is infinite"
             )
-        self.sigma, self.freeze = self.host.sigma, self.host.freeze
+        self.sigma, self.freeze, self.private = self.host.sigma, self.host.freeze, self.host.private
 
     def prepare(self, model: nn.Module, image_shape: tuple[int, int, int]) -> None:
         """See `Defense.prepare`."""
@@ -169,6 +170,10 @@ class CEM(Defense):
     def release(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """See `Defense.release`."""
         return self.host.release(features, generator)
+
+    def simulator(self) -> Simulator | None:
+        """The host's."""
+        return self.host.simulator()
 
     def state(self) -> dict[str, Any]:
         """The host's, `cem_fits`, and of the cells `cem_weights` [J], `cem_means`, `cem_variances` [J, D]."""

@@ -22,7 +22,6 @@ from mipriv.metrics.thresholds import Array, Mask
 from mipriv.stats import Figure
 
 EXPECTED = 10  # false positives
-ROUNDING = 1e-13  # of a standard deviation, to the largest value
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def roc(scores: Tensor, members: Tensor) -> Curve:
     Raises:
         InputError: shapes that differ, or no member or no other with a score.
     """
-    values, inside, kept = _checked(scores, members)
+    values, inside, kept = checked(scores, members)
     values, inside = values[kept], inside[kept]
     order = np.argsort(-values, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)
@@ -87,7 +86,7 @@ def roc(scores: Tensor, members: Tensor) -> Curve:
 
 def auc(scores: Tensor, members: Tensor) -> float:
     """Probability that a member's score is above another's, ties half (Mann and Whitney 1947); see `roc`."""
-    values, inside, kept = _checked(scores, members)
+    values, inside, kept = checked(scores, members)
     others, own = np.sort(values[kept & ~inside]), values[kept & inside]
     below = np.searchsorted(others, own).sum() + np.searchsorted(others, own, "right").sum()
     return float(below / 2 / len(others) / len(own))
@@ -105,10 +104,10 @@ def per_target(scores: Tensor, members: Tensor, rate: float) -> list[Detection]:
         InputError: see `roc`, of any target; a rate that is not between 0 and 1, or `unresolved`.
     """
     found = []
-    for row, own in zip(*_rows(scores, members), strict=True):
-        values, inside, kept = _checked(row, own)
+    for row, own in zip(*rows(scores, members), strict=True):
+        values, inside, kept = checked(row, own)
         others, hits = values[kept & ~inside], values[kept & inside]
-        _resolved(len(others), rate)
+        resolved(len(others), rate)
         threshold, achieved = thresholds.threshold(others, rate)
         tpr = stats.proportion(int((hits > threshold).sum()), len(hits))
         found.append(Detection(rate, achieved, tpr, len(others), int((~kept).sum())))
@@ -135,11 +134,11 @@ def pooled(
     Raises:
         InputError: see `per_target`.
     """
-    values, inside, kept = _checked(*_rows(scores, members))
+    values, inside, kept = checked(*rows(scores, members))
     outside = kept & ~inside
     inside = kept & inside
     distinct = int(outside.any(0).sum())
-    _resolved(distinct, rate)
+    resolved(distinct, rate)
     threshold, achieved = thresholds.threshold(values[outside], rate)
     point = float((values[inside] > threshold).mean())
     again = thresholds.pooled(values, inside, outside, rate, seed, resamples)
@@ -147,11 +146,15 @@ def pooled(
     return Detection(rate, achieved, tpr, distinct, int((~kept).sum()), tuple(again.tolist()))
 
 
-def together(found: Sequence[Detection]) -> Figure:
+def together(found: Sequence[Detection], seed: int = 0) -> Figure:
     """Mean TPR over designs (seeds, of pools and halves) that `pooled` has measured at one rate.
 
-    Each design is resampled by itself; designs are not resampled, and count in `seeds`. n is the least number
-    of distinct members of one.
+    Designs are resampled, too: a resample draws them with replacement, and of each that is drawn one of its
+    own resamples. n is the least number of distinct members of one.
+
+    Args:
+        found: a design each.
+        seed: of the resampling.
 
     Raises:
         InputError: none, of different rates or numbers of resamples.
@@ -160,10 +163,13 @@ def together(found: Sequence[Detection]) -> Figure:
     if len(kinds) != 1:
         raise InputError(f"designs: {len(found)} of {len(kinds)} kinds; allowed: one or more, of one kind")
     point = float(np.mean([one.tpr.point for one in found]))
-    again = np.mean([one.again for one in found], axis=0)
+    if len(found) == 1:
+        return dataclasses.replace(found[0].tpr, seeds=1)
+    held = np.array([one.again for one in found])
+    random = np.random.Generator(np.random.PCG64(seed))
+    designs, inner = (random.integers(units, size=(stats.RESAMPLES, len(found))) for units in held.shape)
     records = min(one.tpr.n for one in found)
-    figure = _figure(point, again, records, len(found))
-    return figure if len(found) > 1 else dataclasses.replace(found[0].tpr, seeds=1)
+    return _figure(point, held[designs, inner].mean(1), records, len(found))
 
 
 def exact(scores: Tensor, members: Tensor, rate: float) -> Detection:
@@ -172,90 +178,13 @@ def exact(scores: Tensor, members: Tensor, rate: float) -> Detection:
     What is published for concatenated scores. Too narrow: pairs of one record, or one target, are no
     independent trials.
     """
-    values, inside, kept = _checked(*_rows(scores, members))
+    values, inside, kept = checked(*rows(scores, members))
     distinct = int((kept & ~inside).any(0).sum())
-    _resolved(distinct, rate)
+    resolved(distinct, rate)
     threshold, achieved = thresholds.threshold(values[kept & ~inside], rate)
     hits = values[kept & inside] > threshold
     tpr = stats.proportion(int(hits.sum()), len(hits))
     return Detection(rate, achieved, tpr, distinct, int((~kept).sum()))
-
-
-def per_record(scores: Tensor, members: Tensor, rate: float) -> Tensor:
-    """TPR of each record over targets, by a threshold of its own: [N] float64.
-
-    NaN where no target has the record, or so few lack it (fewer than 1 / rate) that their highest score would
-    be the threshold whatever the rate.
-
-    Args:
-        scores: [T, N].
-        members: [T, N] bool.
-        rate: of false positives, a record.
-
-    Raises:
-        InputError: shapes that differ, or a rate that is not between 0 and 1.
-    """
-    _between(rate)
-    values, inside, kept = _arrays(*_rows(scores, members))
-    return torch.from_numpy(_each(values, kept & inside, kept & ~inside, rate)[0])
-
-
-def calibrated(scores: Tensor, members: Tensor, rate: float, seed: int = 0) -> Detection:
-    """Mean of `per_record` over the records that have one, with an interval over records (see `stats.mean`).
-
-    Unlike with one threshold, every record meets the same rate of false positives. Targets are not
-    resampled: a target drawn twice repeats its score in a record's tail, which moves the thresholds of few
-    targets so much that the interval would miss the point. What few targets leave uncertain of a record
-    is in the spread between records.
-
-    Raises:
-        InputError: see `per_target`; or no record with a figure.
-    """
-    values, inside, kept = _checked(*_rows(scores, members))
-    _between(rate)
-    outside = kept & ~inside
-    own, false = _each(values, kept & inside, outside, rate)
-    some = ~np.isnan(own)
-    if not some.any():
-        most = int(outside.sum(0).max())
-        raise InputError(f"FPR {rate:g} a record: {most} targets lack one; allowed: {1 / rate:g} or more")
-    _resolved(int(some.sum()), rate)
-    tpr = dataclasses.replace(stats.mean(own[some][None], seed), seeds=len(values))
-    return Detection(rate, float(false[some].mean()), tpr, int(some.sum()), int((~kept).sum()))
-
-
-def separation(statistic: Tensor, members: Tensor) -> Tensor:
-    """How far training on a record moves what models say of it: (mu_in - mu_out) / sigma, [N] float64.
-
-    Sigma is the standard deviation within both sides together, unbiased. For two normal laws that differ by
-    their means alone, TPR = Phi(this - Phi^-1(1 - FPR)). NaN where a side has no model, both together fewer
-    than three, or no spread.
-
-    Args:
-        statistic: [M, N], before any reference is looked at: log odds, which `Loss` returns.
-        members: [M, N] bool.
-
-    Raises:
-        InputError: shapes that differ.
-    """
-    values, inside, kept = _arrays(*_rows(statistic, members))
-    held = np.where(kept, values, 0)
-    sides = (kept & inside, kept & ~inside)
-    count = np.stack([side.sum(0) for side in sides])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = [(held * side).sum(0) / of for side, of in zip(sides, count, strict=True)]
-        apart = [np.where(side, held - mean, 0) for side, mean in zip(sides, means, strict=True)]
-        sigma = np.sqrt(sum(np.square(part).sum(0) for part in apart) / (count.sum(0) - 2))
-        found = (means[0] - means[1]) / sigma
-    enough = (count.min(0) > 0) & (count.sum(0) > 2) & (sigma > ROUNDING * np.abs(held).max(0))
-    return torch.from_numpy(np.where(enough, found, np.nan))
-
-
-def _each(values: Array, inside: Mask, outside: Mask, rate: float) -> tuple[Array, Array]:
-    """TPR and FPR of each record [N], NaN where the threshold is the highest score whatever the rate."""
-    few = thresholds.allowed(outside.sum(0), rate) < 1
-    tpr, fpr = thresholds.per_record(values, inside, outside, rate)
-    return np.where(few, np.nan, tpr), fpr
 
 
 def _figure(point: float, again: Array, records: int, targets: int) -> Figure:
@@ -267,25 +196,32 @@ def _figure(point: float, again: Array, records: int, targets: int) -> Figure:
     return Figure(point, low, high, records, targets, "pigeonhole bootstrap")
 
 
-def _between(rate: float) -> None:
+def between(rate: float) -> None:
+    """Refuse a rate that is not between 0 and 1."""
     if not 0 < rate < 1:
         raise InputError(f"FPR: {rate}; allowed: above 0, below 1")
 
 
-def _resolved(distinct: int, rate: float) -> None:
-    _between(rate)
+def resolved(distinct: int, rate: float) -> None:
+    """Refuse a rate that is `unresolved`."""
+    between(rate)
     why = unresolved(distinct, rate)
     if why:
         raise InputError(why)
 
 
-def _rows(scores: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+def rows(scores: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, where scores are [targets, records].
+
+    Raises:
+        InputError: another shape.
+    """
     if scores.ndim != 2:
         raise InputError(f"scores: {list(scores.shape)}; allowed: [targets, records]")
     return scores, members
 
 
-def _arrays(scores: Tensor, members: Tensor) -> tuple[Array, Mask, Mask]:
+def arrays(scores: Tensor, members: Tensor) -> tuple[Array, Mask, Mask]:
     """Scores, whether they are of members, and which are kept."""
     if members.shape != scores.shape or members.dtype != torch.bool:
         found = f"{members.dtype} {list(members.shape)}"
@@ -294,8 +230,9 @@ def _arrays(scores: Tensor, members: Tensor) -> tuple[Array, Mask, Mask]:
     return values, members.cpu().numpy(), ~np.isnan(values)
 
 
-def _checked(scores: Tensor, members: Tensor) -> tuple[Array, Mask, Mask]:
-    values, inside, kept = _arrays(scores, members)
+def checked(scores: Tensor, members: Tensor) -> tuple[Array, Mask, Mask]:
+    """As `arrays`; refuses scores of no member or of no other."""
+    values, inside, kept = arrays(scores, members)
     own, others = int((kept & inside).sum()), int((kept & ~inside).sum())
     if not own or not others:
         raise InputError(f"scores: of {own} members and {others} others; allowed: 1 or more of each")

@@ -91,7 +91,7 @@ class _Falling:
     def __init__(self, values: Array, kind: Mask) -> None:
         self._kind = kind.astype(np.float64)
         targets, records = np.nonzero(kind)
-        order = np.argsort(-values[kind], kind="stable")
+        order = np.argsort(values[kind])[::-1]  # equal scores in any order: a cut counts none of them or all
         self._targets, self._records = targets[order], records[order]
         self.values: Array = values[kind][order]
 

@@ -101,8 +101,7 @@ def lbfgs(problem: Problem, start: Tensor, there: Tensor, stop: Stop, *, memory:
     value = value + _dot(w * w, problem.penalty) / 2
     g = problem.transposed(r).addcmul_(problem.penalty, w)
     enough, stuck = stop.tolerance * _norm(g), torch.zeros_like(done.converged)
-    s: list[Tensor] = []
-    y: list[Tensor] = []
+    pairs: list[_Pair] = []
     for step in range(stop.most + 1):
         norm = _norm(g)
         met = norm <= enough
@@ -116,8 +115,8 @@ def lbfgs(problem: Problem, start: Tensor, there: Tensor, stop: Stop, *, memory:
             if not len(places):
                 break
             w, z, g = w[going], z[going], g[going]
-            s, y = [t[going] for t in s], [t[going] for t in y]
-        d = -_inverse_times(problem, g, s, y)
+            pairs = [pair.of(going) for pair in pairs]
+        d = -_inverse_times(problem, g, pairs)
         slope = _dot(d, g)
         lost = ~(slope < 0)  # rounding has turned the direction round: begin anew along the gradient
         if bool(lost.any()):
@@ -128,31 +127,46 @@ def lbfgs(problem: Problem, start: Tensor, there: Tensor, stop: Stop, *, memory:
         d *= share[:, None]
         w = w + d
         fresh = problem.transposed(r).addcmul_(problem.penalty, w)
-        s, y = [*s, d][-memory:], [*y, fresh - g][-memory:]
+        pairs = [*pairs, _pair(d, fresh - g)][-memory:]
         g = fresh
     return done
 
 
-def _inverse_times(problem: Problem, g: Tensor, s: list[Tensor], y: list[Tensor]) -> Tensor:
+@dataclass(frozen=True)
+class _Pair:
+    """Differences of w and of the gradient [k, p], and 1 / their product [k]; nought without curvature."""
+
+    s: Tensor
+    y: Tensor
+    inverse: Tensor
+
+    def of(self, going: Tensor) -> "_Pair":
+        return _Pair(self.s[going], self.y[going], self.inverse[going])
+
+
+def _pair(s: Tensor, y: Tensor) -> _Pair:
+    curvature = _dot(s, y)
+    return _Pair(s, y, torch.where(curvature > 0, 1 / curvature, 0.0))
+
+
+def _inverse_times(problem: Problem, g: Tensor, pairs: list[_Pair]) -> Tensor:
     """H g [k, p]; a pair without curvature, as of a step of nought, is passed over in its row."""
-    q, shares, past = g.clone(), [], []
-    for a, b in zip(reversed(s), reversed(y), strict=True):
-        curvature = _dot(a, b)
-        inverse = torch.where(curvature > 0, 1 / curvature, 0.0)
-        share = _dot(a, q) * inverse
-        q.addcmul_(b, -share[:, None])
+    q, shares = g.clone(), []
+    for pair in reversed(pairs):
+        share = _dot(pair.s, q) * pair.inverse
+        q.addcmul_(pair.y, -share[:, None])
         shares.append(share)
-        past.append(inverse)
     scaled = problem.scaled(q)
     if scaled is not None:
         q = scaled
-    elif s:
-        size = _dot(y[-1], y[-1])
-        q *= torch.where((size > 0) & (past[0] > 0), _dot(s[-1], y[-1]) / size, 1.0)[:, None]
+    elif pairs:
+        last = pairs[-1]
+        size = _dot(last.y, last.y)
+        q *= torch.where((size > 0) & (last.inverse > 0), _dot(last.s, last.y) / size, 1.0)[:, None]
     else:
         q /= _norm(g).clamp(min=torch.finfo(g.dtype).tiny)[:, None]
-    for a, b, share, inverse in zip(s, y, reversed(shares), reversed(past), strict=True):
-        q.addcmul_(a, (share - _dot(b, q) * inverse)[:, None])
+    for pair, share in zip(pairs, reversed(shares), strict=True):
+        q.addcmul_(pair.s, (share - _dot(pair.y, q) * pair.inverse)[:, None])
     return q
 
 

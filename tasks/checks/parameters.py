@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mipriv.data.sources import Record
 from mipriv.plugin import one_of
 from tasks import (
     book,
@@ -99,7 +100,7 @@ class Parameters:
             report_membership.ReportMembership, values["report_membership"], "report_membership"
         )
         self.cost = params.validate(params.Cost, values["cost"], "cost")
-        self._labels: dict[str, list[int]] = {}
+        self._private: dict[str, list[Record]] = {}
 
     def image_shape(self, row: str) -> Shape:
         """(C, H, W) of the images of a row of `prepare`."""
@@ -113,10 +114,23 @@ class Parameters:
         """
         return len(set(self.labels(row)))
 
-    def labels(self, row: str) -> list[int]:
+    def labels(self, row: str) -> list[str]:
         """Of the private training images of a row of `prepare`; see `people`."""
-        if row not in self._labels:
+        return [record.label for record in self._records(row)]
+
+    def attributes(self, row: str) -> list[str]:
+        """Names of attributes that images of a row of `prepare` have; see `people`."""
+        return list(self._records(row)[0].attributes)
+
+    def classes(self, row: str, task: str | None) -> int:
+        """K of a task, an attribute or None, who is on an image; see `people`."""
+        if task is None:
+            return self.people(row)
+        return max(2, 1 + max(int(record.attributes[task]) for record in self._records(row)))
+
+    def _records(self, row: str) -> list[Record]:
+        if row not in self._private:
             wanted = self.prepare.of(row)
             records = wanted.records(Path.cwd())
-            self._labels[row] = [records[i].label for i in wanted.splits(records)["private/train"]]
-        return self._labels[row]
+            self._private[row] = [records[i] for i in wanted.splits(records)["private/train"]]
+        return self._private[row]

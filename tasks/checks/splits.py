@@ -59,8 +59,12 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
     distinct(f"{where}.seeds", row.seeds)
     if not row.arms:
         raise InputError(f"{params.FILE}: {where}.arms: none; allowed: one or more")
+    if row.task is not None:
+        known(f"{where}.task", row.task, wanted.attributes(row.data))
     for arm, own in row.arms.items():
         plan = defended(row.defense, {**row.knobs, **own.knobs}, own.cem, f"{where}.arms.{arm}")
+        if plan.private is not None:
+            known(f"{where}.arms.{arm}, private", plan.private, wanted.attributes(row.data))
         with torch.device("cpu"):  # a cut is seen to be right by running the network
             at(f"{where}.arms.{arm}", plan.prepare, _model(wanted, row), wanted.image_shape(row.data))
 
@@ -69,8 +73,8 @@ def _model(wanted: Parameters, row: Row) -> SplitClassifier:
     network = wanted.split.networks[row.network]
     where = f"split.networks.{row.network}"
     architecture = plugin_knobs("classifier", network.arch, network.knobs, f"{where}.knobs")
-    people, shape = wanted.people(row.data), wanted.image_shape(row.data)
-    return at(where, split_classifier.build, architecture, people, shape, network.cut, network.bottleneck, 0)
+    classes, shape = wanted.classes(row.data, row.task), wanted.image_shape(row.data)
+    return at(where, split_classifier.build, architecture, classes, shape, network.cut, network.bottleneck, 0)
 
 
 def _attack(wanted: Parameters, where: str, row: reconstruct.Row) -> None:

@@ -63,6 +63,7 @@ class Place:
         gpus: fraction of a GPU that Ray keeps for a cell, or a whole number of them; 0: Ray hands out none,
             and a cell sees those that its machine has.
         retries: how often Ray computes a cell again whose worker died.
+        workers: without Ray, processes of this machine that share a stage's cells.
     """
 
     root: Path
@@ -72,6 +73,7 @@ class Place:
     threads: int
     gpus: float
     retries: int
+    workers: int = 1
 
     @property
     def address(self) -> str:

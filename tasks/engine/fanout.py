@@ -1,27 +1,31 @@
-"""Runs the cells of a stage: on the Ray cluster that ``RAY_ADDRESS`` names, without one in this process.
+"""Runs the cells of a stage: on the Ray cluster that ``RAY_ADDRESS`` names; without one in this process, or
+in as many forks of it as the stage has workers.
 
 The project and its store of cells have to be at the same path on all machines of a cluster: a cell's files,
 its resume and its progress all pass through the store, and only small values through Ray.
 """
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mipriv.errors import InputError
-from tasks.engine import cluster
+from tasks.engine import cluster, local, runtime
 from tasks.engine.cells import Cell, Place, Result, compute, key, stored
 from tasks.engine.progress import Progress, noted, noting
 
 QUEUED = 4  # cells handed to Ray at once, for each CPU that it has
 LOOK = 0.5  # seconds between two looks at what runs
 GRACE = 5.0  # seconds that cancelled cells get to clean up
+
+Computed = Callable[[deque[Cell], Mapping[str, str], Place, Progress], Generator[Result]]
 
 
 def run(cells: Sequence[Cell], place: Place) -> dict[str, Result]:
@@ -39,7 +43,9 @@ def run(cells: Sequence[Cell], place: Place) -> dict[str, Result]:
     keys = _keys(cells, place)
     with Progress(place.address, len(cells)) as progress:
         if os.environ.get("RAY_ADDRESS"):
-            results = _on_cluster(cells, keys, place, progress)
+            results = _elsewhere(cells, keys, place, progress, _on_cluster)
+        elif place.workers > 1:
+            results = _elsewhere(cells, keys, place, progress, _in_forks)
         else:
             results = _here(cells, place, progress)
     return {cell.name: results[cell.name] for cell in cells}
@@ -59,8 +65,8 @@ def _here(cells: Sequence[Cell], place: Place, progress: Progress) -> dict[str, 
     return results
 
 
-def _on_cluster(
-    cells: Sequence[Cell], keys: Mapping[str, str], place: Place, progress: Progress
+def _elsewhere(
+    cells: Sequence[Cell], keys: Mapping[str, str], place: Place, progress: Progress, computed: Computed
 ) -> dict[str, Result]:
     """As `_here`; what is stored already is found out here, so that a finished stage needs no cluster."""
     results: dict[str, Result] = {}
@@ -73,27 +79,66 @@ def _on_cluster(
             results[cell.name] = result
             progress.end(cell.name, True, result.seconds)
     if waiting:
-        with _cluster(place) as ray:
-            for result in _computed(ray, waiting, keys, place, progress):
+        with contextlib.closing(computed(waiting, keys, place, progress)) as found:
+            for result in found:
                 results[result.name] = result
                 progress.end(result.name, result.resumed, result.seconds)
     return results
 
 
+def _in_forks(
+    waiting: deque[Cell], keys: Mapping[str, str], place: Place, progress: Progress
+) -> Generator[Result]:
+    """Results as they come, of forks of this process."""
+    notes = _notes(waiting, keys, place)
+    for module in {cell.function.partition(":")[0] for cell in waiting}:
+        importlib.import_module(module)  # once, for all forks
+    runtime.settle(place.threads)
+
+    def taken() -> Iterator[Cell]:
+        for cell in waiting:
+            progress.part(cell.name)
+            yield cell
+
+    def work(cell: Cell) -> Result:
+        return _noted(cell, place, notes[cell.name])
+
+    def look(at_work: Collection[Cell]) -> None:
+        _look([cell.name for cell in at_work], notes, progress)
+
+    with contextlib.closing(local.side_by_side(work, taken(), place.workers, look)) as answers:
+        for cell, answer in answers:
+            if isinstance(answer, Exception):
+                if not isinstance(answer, InputError):
+                    _name(answer, cell, place)
+                raise answer
+            yield answer
+
+
+def _on_cluster(
+    waiting: deque[Cell], keys: Mapping[str, str], place: Place, progress: Progress
+) -> Generator[Result]:
+    """Results as they come, of workers of the cluster."""
+    with (
+        _cluster(place) as ray,
+        contextlib.closing(_computed(ray, waiting, keys, place, progress)) as found,
+    ):
+        yield from found
+
+
 def _computed(
     ray: Any, waiting: deque[Cell], keys: Mapping[str, str], place: Place, progress: Progress
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Results as they come; never more than `QUEUED` cells for each CPU are in the cluster's hands."""
-    task = ray.remote(_elsewhere)
+    task = ray.remote(_noted)
     needs = {"num_cpus": place.threads, "num_gpus": place.gpus}
     room = QUEUED * max(1, int(ray.cluster_resources().get("CPU", 1)))
     given: dict[Any, Cell] = {}
-    notes = {cell.name: place.store / f"{keys[cell.name]}.progress" for cell in waiting}
+    notes = _notes(waiting, keys, place)
     try:
         while waiting or given:
             while waiting and len(given) < room:
                 cell = waiting.popleft()
-                notes[cell.name].unlink(missing_ok=True)  # of a driver that was killed
                 name = f"{place.address} {cell.name}"
                 ref = task.options(name=name, max_retries=place.retries, retry_exceptions=False, **needs)
                 given[ref.remote(cell, place, notes[cell.name])] = cell
@@ -101,14 +146,27 @@ def _computed(
             ready, _ = ray.wait(list(given), num_returns=len(given), timeout=LOOK)
             for ref in ready:
                 yield _taken(ray, ref, given.pop(ref), place)
-            if progress.due:
-                seen = {cell.name: noted(notes[cell.name]) for cell in given.values()}
-                progress.look({name: fraction for name, fraction in seen.items() if fraction is not None})
+            _look([cell.name for cell in given.values()], notes, progress)
     finally:
         _cancel(ray, list(given))
 
 
-def _elsewhere(cell: Cell, place: Place, note: Path) -> Result:
+def _notes(cells: Iterable[Cell], keys: Mapping[str, str], place: Place) -> dict[str, Path]:
+    """Where each cell notes its progress; what one that was killed has left there is gone."""
+    notes = {cell.name: place.store / f"{keys[cell.name]}.progress" for cell in cells}
+    for note in notes.values():
+        note.unlink(missing_ok=True)
+    return notes
+
+
+def _look(at_work: Iterable[str], notes: Mapping[str, Path], progress: Progress) -> None:
+    """Say, if that is due, how far the cells at work are."""
+    if progress.due:
+        seen = {name: noted(notes[name]) for name in at_work}
+        progress.look({name: fraction for name, fraction in seen.items() if fraction is not None})
+
+
+def _noted(cell: Cell, place: Place, note: Path) -> Result:
     """In a worker: the cell, computed as it would be in the stage's own process."""
     os.chdir(place.root)
     with noting(note) as progress:

@@ -42,11 +42,13 @@ class Block(BaseModel):
 class Expected(Block):
     """What a stage costs at the scale of this ``params.yaml``: one row of it, in minutes.
 
-    ``threads`` replaces ``cost.threads`` for its cells, where there are too few of them to fill a machine.
+    ``threads`` replaces ``cost.threads`` for its cells, where there are too few of them to fill a machine;
+    ``workers`` are processes that share its cells where they are many, without Ray.
     """
 
     minutes: Annotated[float, Field(gt=0)]
     threads: Annotated[int, Field(gt=0)] | None = None
+    workers: Annotated[int, Field(gt=0)] = 1
 
 
 def _share(gpus: float) -> float:

@@ -19,7 +19,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from mipriv.errors import InputError
 from mipriv.plugin import one_of
-from tasks.engine import cells, fanout, imports, params, runtime
+from tasks.engine import cells, fanout, imports, local, params, runtime
 from tasks.engine.cells import Cell, Place
 from tasks.engine.events import Events
 from tasks.engine.params import Cost
@@ -101,7 +101,9 @@ class Stage(Generic[P]):
         self._announce(f"{len(work)} cell{'' if len(work) == 1 else 's'}")
         cost = self.cost
         store = cells.store(self.root)
-        place = Place(self.root, store, self.name, self.row, cost.threads, cost.gpus, cost.retries)
+        expected = cost.stages.get(self.name)
+        workers = local.most(1 if expected is None else expected.workers, cost.threads)
+        place = Place(self.root, store, self.name, self.row, cost.threads, cost.gpus, cost.retries, workers)
         results = fanout.run([replace(cell, sources=self.deps) for cell in work], place)
         folders = cells.collect(results, self.out)
         for name, result in results.items():

@@ -13,6 +13,7 @@ from mipriv.analysis.head_gradients import spearman
 from mipriv.analysis.membership_model import corrected
 from mipriv.analysis.vulnerability_grid import Cell
 from mipriv.metrics import membership as metrics
+from mipriv.metrics import membership_records as by_record
 from mipriv.metrics.membership import Detection
 from mipriv.stats import Figure
 from tasks import membership, shadows
@@ -63,7 +64,7 @@ def _spread(values: np.ndarray, seeds: int) -> Figure:
 
 def _gradients(pools: list[shadows.Answered], seeds: int) -> Figure:
     """Records against each other: mean gradient norm over models without them, and separation."""
-    apart = torch.cat([metrics.separation(pool.odds, pool.members) for pool in pools])
+    apart = torch.cat([by_record.separation(pool.odds, pool.members) for pool in pools])
     norms = torch.cat([pool.gradients[1] for pool in pools])
     kept = ~apart.isnan()
     found = spearman(norms[kept].numpy(), apart[kept].numpy(), resamples=RESAMPLES)
@@ -109,7 +110,7 @@ def records(
         grid = grids[row.of]
         for size in map(Size._make, grid.sizes):
             each = [
-                metrics.per_record(*membership.scores(folder / name / shadows.name(*size, seed)), rate)
+                by_record.per_record(*membership.scores(folder / name / shadows.name(*size, seed)), rate)
                 for seed in grid.seeds
             ]
             values = [one[~one.isnan()].numpy() for one in each]

@@ -16,7 +16,7 @@ from mipriv.analysis import cells, error_bound
 from mipriv.analysis.entropy_bound import Covariance
 from mipriv.analysis.entropy_limit import Reference, UpperLimit, held_out
 from mipriv.attacks.search.rows import in_chunks
-from mipriv.data.dataset import Dataset
+from mipriv.data.dataset import UNKNOWN, Dataset
 from mipriv.device import place
 from mipriv.models import checkpoint
 from mipriv.models.fold import folded
@@ -147,7 +147,7 @@ def look(
             for folders in cells_of.values()
             for path, seed in zip(folders, own.seeds, strict=True)
         ]
-        measured = iter(runtime.side_by_side(partial(_measure, data, wanted, device), parties))
+        measured = iter(runtime.side_by_side(partial(_measure, data, own.task, wanted, device), parties))
         for arm, folders in cells_of.items():
             natural, limits = zip(*itertools.islice(measured, len(folders)), strict=True)
             name = f"{row}/{arm}"
@@ -174,21 +174,23 @@ def _party(folder: Path, data: Dataset, device: torch.device) -> Party:
 
 
 def _measure(
-    data: Dataset, wanted: Settings, device: torch.device, victim: tuple[Party, int]
+    data: Dataset, task: str | None, wanted: Settings, device: torch.device, victim: tuple[Party, int]
 ) -> tuple[Values, UpperLimit | None]:
     """Accuracy and, where there is noise, the limit on information of a victim and its seed."""
     party, seed = victim
     test = _features(party, data.split("private/test")[0], device)
     limit = _limit(party, test, data, wanted, device) if party.defense.sigma > 0 else None
-    return _accuracy(party, test, data, seed), limit
+    return _accuracy(party, test, data, task, seed), limit
 
 
-def _accuracy(party: Party, features: Tensor, data: Dataset, seed: int) -> Values:
-    """Share of each person's test images that are named rightly, given their features."""
+def _accuracy(party: Party, features: Tensor, data: Dataset, task: str | None, seed: int) -> Values:
+    """Share of each person's test images of which the task is told rightly, given their features."""
     model, labels = party.model, data.split("private/test")[1]
+    classes = data.task("private/test", task)
+    known = classes != UNKNOWN
     with released(model, party.defense, seed, "test"):
         scores = in_chunks(lambda z: model.server(model.release(z)), features, CHUNK)
-    return by_person(scores.cpu().argmax(1) == labels, labels)
+    return by_person((scores.cpu().argmax(1) == classes)[known], labels[known])
 
 
 def _limit(party: Party, test: Tensor, data: Dataset, wanted: Settings, device: torch.device) -> UpperLimit:

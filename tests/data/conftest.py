@@ -1,5 +1,6 @@
 """A small source of every kind, made in a temporary folder."""
 
+import gzip
 import hashlib
 import json
 import pickle
@@ -77,6 +78,38 @@ def batches(tmp_path: Path, cifar, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def articles() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images uint8 [n, 28, 28] and labels [n] of the parts of Fashion-MNIST, as its files name them."""
+    rng = np.random.default_rng(3)
+    sizes = {"t10k": 7, "train": 12}
+    return {
+        part: (rng.integers(0, 256, (n, 28, 28), dtype=np.uint8), rng.integers(0, 10, n).astype(np.uint8))
+        for part, n in sizes.items()
+    }
+
+
+@pytest.fixture
+def save_idx(tmp_path: Path, articles) -> Callable[..., Path]:
+    """Write the idx files of Fashion-MNIST into a folder, packed or not."""
+
+    def save(folder: str = "idx", packed: bool = True) -> Path:
+        root = tmp_path / folder
+        root.mkdir(parents=True, exist_ok=True)
+        for part, (images, labels) in articles.items():
+            for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+                sizes = b"".join(n.to_bytes(4, "big") for n in values.shape)
+                content = bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes()
+                name = f"{part}-{kind}-ubyte"
+                if packed:
+                    (root / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+                else:
+                    (root / name).write_bytes(content)
+        return root
+
+    return save
+
+
+@pytest.fixture
 def save_npz(tmp_path: Path) -> Callable[..., str]:
     """Write an .npz of five 6 x 4 float images of three people, arrays replaced or (None) left out."""
 
@@ -103,6 +136,8 @@ def knobs(request: pytest.FixtureRequest) -> Callable[[str], dict[str, object]]:
             return {"root": str(request.getfixturevalue("faces"))}
         if name == "cifar10":
             return {"root": str(request.getfixturevalue("sheets"))}
+        if name == "fashion_mnist":
+            return {"root": str(request.getfixturevalue("save_idx")())}
         if name == "arrays":
             return {"file": request.getfixturevalue("save_npz")()}
         if name == "eigenfaces":

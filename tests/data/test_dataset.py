@@ -135,3 +135,28 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path, faces):
     write(tmp_path / "out", source, source.records(), Transform((8, 8), None, 3))
     with pytest.raises(InputError, match=r"manifest\.json': not a manifest"):
         Dataset.open(tmp_path / "out")
+
+
+def test_attributes_are_classes_in_the_order_of_their_images(tmp_path):
+    values = np.array([[1, 0.5], [0, 1], [-1, 0], [2, 0], [1, 1], [0, 1]], dtype=np.float32)
+    np.savez(
+        tmp_path / "some.npz",
+        images=np.zeros((6, 4, 4, 1), np.uint8),
+        labels=np.array(["a", "a", "a", "b", "b", "b"]),
+        attributes=values,
+        attribute_names=np.array(["hat", "half"]),
+    )
+    plan = SplitPlan(public=0, private=2, train=1, validation=1, test=1, public_validation=0, seed=0)
+    knobs = {"file": str(tmp_path / "some.npz")}
+    data = prepare(tmp_path / "out", "arrays", knobs, plan, Transform((4, 4), None, 1))
+    assert data.attribute_names == ["hat", "half"]
+    for split in PRIVATE:
+        at = data.manifest.splits[split]
+        assert data.attribute(split, "hat").tolist() == values[at, 0].tolist()
+        assert data.task(split, "hat").equal(data.attribute(split, "hat"))
+        assert data.task(split, None).equal(data.split(split)[1])
+    assert data.task_classes("hat") == 3 and data.task_classes(None) == 2
+    with pytest.raises(InputError, match=r"attribute: 'hut' does not exist \(did you mean 'hat'\?\)"):
+        data.attribute("private/train", "hut")
+    with pytest.raises(InputError, match="attribute 'half': is no class; allowed: whole numbers"):
+        data.attribute("private/train", "half")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision
 
 from mipriv import plugin
 from mipriv.data.sources import Lawful, natural
@@ -91,6 +92,7 @@ def test_mnist5k_is_five_hundred_of_every_digit():
         *values, digit = map(int, lines[i].split(","))
         expected = np.array(values, np.uint8).reshape(28, 28, 1)
         assert records[i].label == str(digit)
+        assert records[i].attributes == {"parity": digit % 2, "at_least_five": int(digit >= 5)}
         np.testing.assert_array_equal(source.read(records[i]), expected)
         assert source.digest(records[i]) == hashlib.sha256(bytes(values)).hexdigest()
 
@@ -164,6 +166,88 @@ def test_cifar10_sheets_must_be_whole(sheets, file, content, message):
     source = plugin.load("source", "cifar10", root=str(sheets))
     with pytest.raises(InputError, match=message):
         source.read(source.records()[0])
+
+
+KINDS = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
+
+
+def test_fashion_mnist_is_the_same_packed_or_not_and_from_torchvision(save_idx, articles):
+    roots = save_idx(), save_idx("plain", False), save_idx("there/FashionMNIST/raw", False).parents[1]
+    first, *others = [plugin.load("source", "fashion_mnist", root=str(root)) for root in roots]
+    records = first.records()
+    assert all(other.records() == records for other in others)
+    images = np.concatenate([articles[part][0] for part in ("t10k", "train")])
+    labels = np.concatenate([articles[part][1] for part in ("t10k", "train")])
+    assert [record.label for record in records] == [KINDS[label] for label in labels]
+    for record, expected in zip(records, images, strict=True):
+        for source in (first, *others):
+            np.testing.assert_array_equal(source.read(record), expected[:, :, None])
+            assert source.digest(record) == hashlib.sha256(expected.tobytes()).hexdigest()
+
+
+def test_fashion_mnist_of_torchvision_has_the_same_images(save_idx):
+    root = save_idx("there/FashionMNIST/raw", False).parents[1]
+    source = plugin.load("source", "fashion_mnist", root=str(root))
+    for part, train in (("test", False), ("train", True)):
+        theirs = torchvision.datasets.FashionMNIST(root, train=train)
+        own = [record for record in source.records() if record.path.startswith(part)]
+        assert [KINDS.index(record.label) for record in own] == theirs.targets.tolist()
+        np.testing.assert_array_equal(np.stack([source.read(r)[..., 0] for r in own]), theirs.data.numpy())
+
+
+IDX = bytes([0, 0, 8, 1, 0, 0, 0, 7])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "train-labels-idx1-ubyte",
+            None,
+            r"holds no train-labels-idx1-ubyte\[\.gz\]; allowed: the",
+        ),
+        ("t10k-labels-idx1-ubyte", b"", r"begins with nothing; allowed: idx of bytes, \[n\]"),
+        ("t10k-labels-idx1-ubyte", b"\x1f\x8b\x08\0" * 9, "begins with 1f 8b 08 00"),
+        ("t10k-labels-idx1-ubyte", IDX[:7], "begins with 00 00 08 01"),
+        ("t10k-labels-idx1-ubyte", IDX + b"123456", r"fewer bytes than \[7\]"),
+        ("t10k-labels-idx1-ubyte", IDX + b"12345678", r"more bytes than \[7\]"),
+        ("t10k-labels-idx1-ubyte", IDX + b"\0" * 6 + b"\n", "a label of 10; allowed: 0 to 9"),
+        ("t10k-labels-idx1-ubyte", IDX[:7] + b"\1\0", "1 labels; allowed: 7, one an image"),
+        ("t10k-labels-idx1-ubyte", IDX[:4] + b"\xff" * 4, r"\[4294967295\]; allowed: .*n from 1 to 60000"),
+        ("t10k-images-idx3-ubyte", IDX + b"\0" * 9, r"begins with 00 00 08 01; allowed: .* \[n, 28, 28\]"),
+        ("t10k-images-idx3-ubyte", bytes([0, 0, 8, 3] + [0, 0, 0, 7] * 3), r"\[7, 7, 7\]; allowed"),
+    ],
+)
+def test_fashion_mnist_must_be_whole(save_idx, file, content, message):
+    root = save_idx(packed=False)
+    (root / file).unlink() if content is None else (root / file).write_bytes(content)
+    with pytest.raises(InputError, match=message) as refused:
+        plugin.load("source", "fashion_mnist", root=str(root)).records()
+    assert file in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_fashion_mnist_believes_no_packed_file_that_is_damaged_or_cut(save_idx):
+    file = save_idx() / "train-images-idx3-ubyte.gz"
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for content in (bytes(flipped), whole[:-5], b"no gzip"):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz': cannot be read") as refused:
+            plugin.load("source", "fashion_mnist", root=str(file.parent)).records()
+        assert "\n" not in str(refused.value)
+
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion_mnist_of_debian():
+    source = plugin.load("source", "fashion_mnist")
+    records = source.records()
+    assert {kind: [r.label for r in records].count(kind) for kind in KINDS} == dict.fromkeys(KINDS, 7000)
+    assert (len(records), records[0].label, records[10_000].label) == (70_000, "ankle boot", "ankle boot")
+    assert records[9_999].path == "test/9999" and records[10_000].path == "train/0"
 
 
 def test_arrays_gives_what_the_file_holds(save_npz):

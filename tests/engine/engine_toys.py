@@ -54,6 +54,30 @@ def breaks(out: Path, inputs: dict[str, Path], progress: Any, events: Any) -> No
     raise ZeroDivisionError("a bug")
 
 
+def odd(out: Path, inputs: dict[str, Path], progress: Any, events: Any) -> None:
+    """An error that pickle writes and cannot read."""
+    raise Odd(3, 4)
+
+
+class Odd(Exception):
+    def __init__(self, one: int, of: int) -> None:
+        super().__init__(f"{one} of {of}")
+
+
+def meets(
+    out: Path, inputs: dict[str, Path], progress: Any, events: Any, seed: int, log: str, others: int
+) -> None:
+    """Notes its seed, goes on when others have begun, and notes its end as a negative number."""
+    note(log, seed)
+    until = time.monotonic() + 60
+    while sum(n >= 0 for n in ran(Path(log))) < others:
+        assert time.monotonic() < until, "met nobody"
+        time.sleep(0.01)
+    time.sleep(0.05)
+    (out / "seed.txt").write_text(str(seed))
+    note(log, -1 - seed)
+
+
 def meddles(out: Path, inputs: dict[str, Path], progress: Any, events: Any) -> None:
     """Changes what it reads."""
     inputs["data"].write_text("changed")
@@ -69,8 +93,8 @@ def ran(log: Path) -> list[int]:
     return [int(line) for line in log.read_text().split()] if log.exists() else []
 
 
-def main(kind: str, root: str) -> None:
-    place = Place(Path(root), Path(root, ".cells"), "toy", None, 1, 0, 1)
+def main(kind: str, root: str, workers: str = "1") -> None:
+    place = Place(Path(root), Path(root, ".cells"), "toy", None, 1, 0, 1, int(workers))
     log, gate = str(Path(root, "log")), str(Path(root, "gate"))
     cells = {
         "gated": [
@@ -83,4 +107,4 @@ def main(kind: str, root: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -131,8 +131,8 @@ def test_what_the_stage_before_writes_is_what_is_shown(make: Make) -> None:
     text = Page(make(None) / "report.html").text
     assert f"to the power {MINUS}0.500 [{MINUS}0.500, {MINUS}0.500]" in text
     assert "to the power 0.200 [0.200, 0.200]" in text and "8 of 8" in text
-    assert "strong finds 62.9% [61.9, 63.8] of the members with 2 examples a class" in text
-    assert "and 47.4% [46.4, 48.3] of the members with 4 examples" in text
+    assert "strong finds 62.9% [61.9, 63.9] of the members with 2 examples a class" in text
+    assert "and 47.4% [46.4, 48.4] of the members with 4 examples" in text
     assert (
         "An FPR of 0.01 is refused in 4 of 4 cells: it takes 1,000 distinct records, and there are 20."
         in text

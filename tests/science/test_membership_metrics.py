@@ -1,6 +1,7 @@
 """Rates, curves and separations of membership scores against loops over thresholds and resamples."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from mipriv import stats
 from mipriv.errors import InputError
 from mipriv.metrics import membership as measure
+from mipriv.metrics import membership_records as by_record
 from mipriv.metrics import thresholds
 
 
@@ -102,8 +104,8 @@ def test_resamples_are_those_written_out(rate: float, margin: int, monkeypatch: 
     kept = ~np.isnan(values)
     found = thresholds.pooled(values, kept & members, kept & ~members, rate, seed=3)
     slow = []
-    for by_target, by_record in thresholds.drawn(values.shape, 3, thresholds.RESAMPLES, 10**9):
-        for t, n in zip(by_target, by_record, strict=True):
+    for by_target, by_column in thresholds.drawn(values.shape, 3, thresholds.RESAMPLES, 10**9):
+        for t, n in zip(by_target, by_column, strict=True):
             rows, columns = np.repeat(np.arange(5), t), np.repeat(np.arange(30), n)
             assert len(rows) == 5 and len(columns) == 30
             slow.append(slow_rates(values[np.ix_(rows, columns)], members[np.ix_(rows, columns)], rate)[0])
@@ -141,7 +143,7 @@ def test_each_record_by_its_own_threshold() -> None:
     values, members = scores(40, 120, 4)
     members[:, 0], members[:, 1], members[6:, 2] = True, False, True
     values = values + torch.arange(120) * 10
-    found = measure.per_record(values, members, 0.1)
+    found = by_record.per_record(values, members, 0.1)
     for n in range(120):
         kept = ~values[:, n].isnan()
         lacking = int((kept & ~members[:, n]).sum())
@@ -151,7 +153,7 @@ def test_each_record_by_its_own_threshold() -> None:
             assert found[n] == pytest.approx(slow_rates(values[:, n].numpy(), members[:, n].numpy(), 0.1)[0])
     some = ~found.isnan()
     assert found[:3].isnan().all() and 110 < some.sum() < 118
-    mean = measure.calibrated(values, members, 0.1)
+    mean = by_record.calibrated(values, members, 0.1)
     assert mean.tpr.point == pytest.approx(found[some].mean().item()) and mean.distinct == int(some.sum())
     rates = [
         slow_rates(values[:, n].numpy(), members[:, n].numpy(), 0.1)[1] for n in some.nonzero()[:, 0].tolist()
@@ -163,7 +165,7 @@ def test_each_record_by_its_own_threshold() -> None:
 def test_separation_record_by_record() -> None:
     values, members = scores(12, 9, decimals=6)
     members[:, 0], members[1:, 1], values[:, 2] = True, False, 1 / 3
-    found = measure.separation(values, members)
+    found = by_record.separation(values, members)
     for n in range(9):
         kept = ~values[:, n].isnan()
         own, others = (values[kept & side, n].numpy() for side in (members[:, n], ~members[:, n]))
@@ -181,10 +183,10 @@ def test_separation_foretells_the_rate_of_normal_laws() -> None:
     members = torch.rand(4000, 3, generator=random) < 0.5
     shift = torch.tensor([0.0, 1.0, 2.0])
     values = 5 + 2 * (torch.randn(4000, 3, generator=random).double() + shift * members)
-    z = measure.separation(values, members)
+    z = by_record.separation(values, members)
     assert torch.allclose(z, shift.double(), atol=0.1)
     expected = reference.norm.cdf(z.numpy() - reference.norm.ppf(0.9))
-    assert measure.per_record(values, members, 0.1).tolist() == pytest.approx(expected, abs=0.04)
+    assert by_record.per_record(values, members, 0.1).tolist() == pytest.approx(expected, abs=0.04)
 
 
 def test_memberships_at_random_are_told_by_chance() -> None:
@@ -200,11 +202,11 @@ def test_few_expected_false_positives_are_refused_and_why_is_said() -> None:
     values, members = scores(50, 99)
     assert measure.unresolved(99, 0.1) and measure.unresolved(1000, 0.01) is None
     assert measure.unresolved(100, 0.1) is None and "9.9 false positives" in str(measure.unresolved(99, 0.1))
-    for work in (measure.pooled, measure.exact, measure.calibrated, measure.per_target):
+    for work in (measure.pooled, measure.exact, by_record.calibrated, measure.per_target):
         with pytest.raises(InputError, match=r"FPR 0\.1: .* distinct non-members; allowed: 10 or more"):
             work(values, members, 0.1)
     assert measure.pooled(values, members, 0.2).distinct == 99
-    assert measure.per_record(values, members, 0.1).isfinite().any()
+    assert by_record.per_record(values, members, 0.1).isfinite().any()
     members[:, :50] = True  # of 99 records, 49 are ever outside
     with pytest.raises(InputError, match="49 distinct"):
         measure.pooled(values, members, 0.2)
@@ -213,7 +215,13 @@ def test_few_expected_false_positives_are_refused_and_why_is_said() -> None:
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, math.nan])
 def test_impossible_rates_are_refused(rate: float) -> None:
     values, members = scores(3, 300)
-    for work in (measure.pooled, measure.exact, measure.calibrated, measure.per_target, measure.per_record):
+    for work in (
+        measure.pooled,
+        measure.exact,
+        by_record.calibrated,
+        measure.per_target,
+        by_record.per_record,
+    ):
         with pytest.raises(InputError, match="allowed: above 0, below 1"):
             work(values, members, rate)
 
@@ -229,12 +237,12 @@ def test_what_is_no_table_of_scores_is_refused(spoil: str) -> None:
         "others": (values, torch.ones_like(members)),
         "missing": (torch.full_like(values, math.nan), members),
     }[spoil]
-    for work in (measure.pooled, measure.exact, measure.calibrated, measure.per_target):
+    for work in (measure.pooled, measure.exact, by_record.calibrated, measure.per_target):
         with pytest.raises(InputError, match="allowed: ") as refusal:
             work(*given, 0.1)
         assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="a record: 2 targets lack one; allowed: 10 or more"):
-        measure.calibrated(*scores(2, 300, 1), 0.1)
+        by_record.calibrated(*scores(2, 300, 1), 0.1)
 
 
 def test_scores_are_left_as_they_were() -> None:
@@ -242,8 +250,33 @@ def test_scores_are_left_as_they_were() -> None:
     before = values.clone(), members.clone()
     found = measure.pooled(values, members, 0.1)
     assert found == measure.pooled(values, members, 0.1) != dataclasses.replace(found, rate=0.2)
-    measure.calibrated(values, members, 0.2)
-    measure.separation(values, members)
+    by_record.calibrated(values, members, 0.2)
+    by_record.separation(values, members)
     assert torch.equal(members, before[1]) and torch.allclose(
         values, before[0], rtol=0, atol=0, equal_nan=True
     )
+
+
+def design(point: float, spread: float = 0.0) -> measure.Detection:
+    """What one design found, by hand."""
+    figure = stats.Figure(point, point - 0.01, point + 0.01, 50, 8, "pigeonhole bootstrap")
+    again = tuple(point + spread * (i % 5 - 2) for i in range(20))
+    return measure.Detection(0.1, 0.1, figure, 100, 0, again)
+
+
+def test_designs_together_are_resampled_themselves() -> None:
+    """Of three that differ, each without a spread of its own, all 27 draws are as likely as one another."""
+    points = [0.2, 0.5, 0.8]
+    found = measure.together([design(point) for point in points])
+    every = [np.mean(drawn) for drawn in itertools.product(points, repeat=3)]
+    assert (found.low, found.high) == (pytest.approx(min(every)), pytest.approx(max(every)))  # 1 in 27 each
+    assert (found.point, found.n, found.seeds) == (pytest.approx(0.5), 50, 3)
+    alike = measure.together([design(0.5, 0.01)] * 3)
+    assert 0.48 < alike.low < 0.5 < alike.high < 0.52 and alike.low < 0.495
+
+
+def test_one_design_keeps_its_own_interval() -> None:
+    alone = design(0.5, 0.01)
+    assert measure.together([alone]) == dataclasses.replace(alone.tpr, seeds=1)
+    with pytest.raises(InputError, match="of 2 kinds; allowed"):
+        measure.together([alone, dataclasses.replace(alone, rate=0.2)])

@@ -209,6 +209,20 @@ def test_a_ratio_of_exactly_gamma_is_no_win() -> None:
     assert found[0, :3].tolist() == [0, 0.25, 0.75] and found[0, 3].isnan()
 
 
+def test_shares_are_those_of_every_pair_with_ties_infinities_and_nan() -> None:
+    random = torch.Generator().manual_seed(5)
+    for shape, others in (((7,), 5), ((1, 1), 1), ((3, 2, 40), 17), ((2, 300), 200), ((4, 0), 3)):
+        values = torch.randint(-9, 9, shape, generator=random).double() / 2
+        of = torch.randint(-9, 9, (*shape[:-1], others), generator=random).double() / 2
+        for part in (values, of):
+            part[part == 4] = torch.inf
+            part[part == -4] = -torch.inf
+            part[part == 0] *= -1.0
+        values[values == 3] = torch.nan
+        every = (of[..., None, :] < values[..., None]).double().mean(-1).where(~values.isnan(), torch.nan)
+        assert torch.equal(share_below(values, of).nan_to_num(-1), every.nan_to_num(-1))
+
+
 def test_the_loss_is_the_log_odds_of_the_label_and_orders_as_cross_entropy() -> None:
     given = answers(3, 2, 6, 4, 0.5, 1)
     slow = [

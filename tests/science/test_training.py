@@ -143,3 +143,21 @@ def test_wrong_recipes_are_refused(wrong: dict[str, object]) -> None:
     values = {"epochs": 1, "batch_size": 2, "optimizer": "sgd", "lr": 0.1, **wrong}
     with pytest.raises(InputError, match=f"^{next(iter(wrong))}: .*allowed"):
         Recipe(**values)  # type: ignore[arg-type]
+
+
+def test_a_defence_gets_the_attributes_of_the_very_images_of_its_batch(
+    model: Classifier, pair: training.Pair
+) -> None:
+    seen: list[tuple[list[int], list[int]]] = []
+
+    class Nosy(Defense):
+        def loss(self, batch, step):
+            seen.append((batch.labels.tolist(), batch.attributes["hat"].tolist()))
+            return super().loss(batch, step)
+
+    plain = copy.deepcopy(model)
+    training.train(model, pair, pair, RECIPE, Nosy(), seed=0, attributes={"hat": 10 + pair[1]})
+    assert all(hats == [10 + label for label in labels] for labels, hats in seen)
+    assert sum(len(labels) for labels, _ in seen) == RECIPE.epochs * len(pair[1])
+    training.train(plain, pair, pair, RECIPE, Defense(), seed=0)
+    assert all(torch.equal(value, state(plain)[key]) for key, value in state(model).items())

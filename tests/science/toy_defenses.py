@@ -32,6 +32,14 @@ SPLIT: dict[str, dict[str, Any]] = {
     "noise": {"sigma": 0.1},
     "nopeek": {},
     "none": {"sigma": 0.1},
+    "partitioning": {
+        "attribute_weight": 0.0,
+        "image_weight": 0.5,
+        "width": 2,
+        "warmup": 0,
+        "meeting": 1,
+        "ramp": 0,
+    },
     "patrol": {"width": 2, "prune": 0.2, "prune_epoch": 0},
 }
 

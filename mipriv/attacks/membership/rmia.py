@@ -5,7 +5,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mipriv.attacks.membership import Answers
@@ -22,9 +24,9 @@ class RMIA:
 
     The score of x is the share of population records z with [P(x|t)/P(x)] / [P(z|t)/P(z)] > gamma, strictly
     (the paper writes >=; the released code is strict), for the target t and P(.|t) its probability of the
-    true class. A target's ratios of z are sorted once: the score is their empirical distribution function at
-    [P(x|t)/P(x)] / gamma. All is in logarithms. Each query of x is compared with the same query of z, and the
-    score is the mean over queries: the share of comparisons that are won over z and queries together.
+    true class. A target's ratios are sorted once: the score is the empirical distribution function of those
+    of z at [P(x|t)/P(x)] / gamma. All is in logarithms. Each query of x is compared with the same query of z,
+    and the score is the mean over queries: the share of comparisons that are won over z and queries together.
 
     P(x) online is (mean over references with x + mean over references without x) / 2; offline it is
     ((1 + a) mean without x + 1 - a) / 2, as if a model with x gave a mean without x + 1 - a. No reference has
@@ -94,8 +96,25 @@ def choose_a(
 
 def share_below(values: Tensor, of: Tensor) -> Tensor:
     """Share of numbers [..., Z] below each of `values` [..., N]: [..., N] float64; NaN for NaN."""
-    below = torch.searchsorted(of.sort(-1).values, values.contiguous())
-    return (below.double() / of.shape[-1]).where(~values.isnan(), torch.nan)
+    if values.device.type == "cpu":
+        count = torch.from_numpy(_below(values.numpy(), of.numpy()))
+    else:
+        count = torch.searchsorted(of.sort(-1).values, values.contiguous())
+    return (count.double() / of.shape[-1]).where(~values.isnan(), torch.nan)
+
+
+def _below(values: NDArray[np.floating], of: NDArray[np.floating]) -> NDArray[np.int64]:
+    """How many numbers [..., Z] are below each of `values` [..., N], row by row: [..., N].
+
+    By NumPy, whose sorts use vector instructions. With both sides sorted it is one merge: a number counts
+    from the first value above it on.
+    """
+    found = np.empty(values.shape, np.int64)
+    for row in np.ndindex(values.shape[:-1]):
+        order = np.argsort(values[row])
+        firsts = np.searchsorted(values[row][order], np.sort(of[row]), "right")
+        found[row][order] = np.bincount(firsts, minlength=len(order) + 1)[:-1].cumsum()
+    return found
 
 
 @dataclass(frozen=True)

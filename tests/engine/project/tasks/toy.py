@@ -27,6 +27,10 @@ def add(
 ) -> None:
     if "cell imports" in (os.environ.get("TOY"), os.environ.get("MIPRIV_TOY")):  # the latter reaches workers
         importlib.import_module("mipriv.hidden")
+    if os.environ.get("TOY") == "cells wait":
+        Path(f"at-work-{os.getpid()}").touch()
+        while not Path("gate").exists():
+            time.sleep(0.01)
     plus = importlib.import_module(f"mipriv.kind_{kind}").ADD
     events.metric("sum", seed + plus + offset)
     (out / "sum.txt").write_text(str(seed + plus + offset + int(inputs["data"].read_text())))
