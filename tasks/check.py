@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mipriv.errors import InputError
-from tasks.checks import attributes, audits, inversion, membership, plausible, splits
+from tasks.checks import attributes, audits, inversion, membership, plausible, splits, table
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
 from tasks.prepare import FACES
@@ -35,6 +35,7 @@ def check(values: Mapping[str, Any]) -> None:
     membership.check(wanted)
     audits.check(wanted)
     attributes.check(wanted)
+    table.check(wanted)
 
 
 def _data(wanted: Parameters) -> None:

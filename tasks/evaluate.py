@@ -1,6 +1,6 @@
 """Stage `evaluate`: what every attack achieved, read from what is stored; the test set is read here alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from mipriv.models.embedders import Embedding
 from mipriv.models.fold import folded
 from mipriv.models.generators import Generator
 from mipriv.training import logits
-from tasks import finetune, invert, judge, prior
+from tasks import finetune, judge, people, prior
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.evaluation import attacked, matched, outcomes
@@ -31,13 +31,17 @@ from tasks.evaluation.referee import (
     ClassifierReferee,
     EmbeddingReferee,
     Referee,
-    Values,
     accuracy_by_identity,
     by_person,
     test_images,
 )
-from tasks.leakage import AGREEMENT, NATURAL, OWN_START, ROBUST, Line
+from tasks.evaluation.referee import Values as Array
+from tasks.inversions import Inversions
+from tasks.leakage import AGREEMENT, NATURAL, OWN_START, ROBUST, TOP1, Line
+from tasks.party import Party
+from tasks.people import Values
 
+OPTIONS = ["data", "victims", "splits", "priors", "judges", "reconstructions", "split_reconstructions"]
 PUBLIC_IMAGES = 400  # on which judges and victims are compared; more would only cost time
 
 
@@ -92,16 +96,18 @@ class Bench:
 def run(stage: Stage[Evaluate]) -> None:
     """Write `leakage.csv` (every figure), `metrics.json` (points) and `tradeoff.csv` (a point an attack)."""
     data = Dataset.open(stage.path("data"))
-    device = resolve(stage.cost.device)
+    device, every = resolve(stage.cost.device), Inversions.of(stage)
     with stage.progress(2) as progress:
         bench = Bench(stage, data, device)
         lines = bench.lines()
         _refuse_weak(lines, stage.params.judge_accuracy)
-        natural, found = _victims(stage, data, bench, device, progress.part("victims"))
+        natural, found = _victims(stage, every, data, bench, device, progress.part("victims"))
         lines += found
         lines += _floors(stage, data, bench, device)
-        lines += _attacks(stage, bench, natural, progress.part("attacks"))
-    outcomes.write(stage, lines)
+        reached, found = _attacks(stage, every, bench, natural, progress.part("attacks"))
+    outcomes.write(stage, every, lines + found)
+    own = {(name, NATURAL, ""): Values(every.victims[name].seeds, value) for name, value in natural.items()}
+    people.write(stage.out / people.FILE, own | reached)
 
 
 def _refuse_weak(lines: list[Line], least: float) -> None:
@@ -114,20 +120,20 @@ def _refuse_weak(lines: list[Line], least: float) -> None:
 
 def _victims(
     stage: Stage[Evaluate],
+    every: Inversions,
     data: Dataset,
     bench: Bench,
     device: torch.device,
     progress: Callable[[int, int], None],
-) -> tuple[dict[str, Values], list[Line]]:
+) -> tuple[dict[str, Array], list[Line]]:
     """Natural accuracy [S, I] of every victim, and lines: that, under perturbation, agreement with judges."""
-    rows, asked = stage.block("finetune", finetune.Finetune).rows, stage.params.perturbation
+    rows, asked = every.victims, stage.params.perturbation
     images, owners = _public_images(data)
     public = torch.unique(owners, return_inverse=True)[1]
     judged = {r.name: r.scores(images, r.embed(images)) for r in bench.classifiers}
     natural, lines = {}, []
     for done, (row, wanted) in enumerate(rows.items(), 1):
-        folders = [stage.path("victims") / row / f"seed-{seed}" for seed in wanted.seeds]
-        models = [_fast(folder, data, device) for folder in folders]
+        models = _models(stage, every, row, wanted, data, device)
         natural[row] = np.stack([accuracy_by_identity(model, data) for model in models])
         lines.append(Line(row, "victim", NATURAL, "", "", stats.mean(natural[row])))
         robust = np.stack([_robust(model, data, asked) for model in models])
@@ -140,11 +146,29 @@ def _victims(
     return natural, lines
 
 
+def _models(
+    stage: Stage[Evaluate],
+    every: Inversions,
+    name: str,
+    row: finetune.Row,
+    data: Dataset,
+    device: torch.device,
+) -> list[torch.nn.Module]:
+    """A victim of every training seed; one in two parties with its release at work as in use."""
+    if every.split_row(name):
+        folders = {seed: stage.path("splits") / name / f"seed-{seed}" for seed in row.seeds}
+        return [
+            Party.load(folder, device).composed(data.image_shape, seed, "test")
+            for seed, folder in folders.items()
+        ]
+    return [_fast(stage.path("victims") / name / f"seed-{seed}", data, device) for seed in row.seeds]
+
+
 def _fast(folder: Path, data: Dataset, device: torch.device) -> torch.nn.Module:
     return place(folded(checkpoint.load_classifier(folder), data.image_shape), device)
 
 
-def _robust(model: torch.nn.Module, data: Dataset, asked: Perturbation) -> Values:
+def _robust(model: torch.nn.Module, data: Dataset, asked: Perturbation) -> Array:
     images, labels = data.split("private/test")
     device = next(model.parameters()).device
     parts = zip(images.split(CHUNK), labels.split(CHUNK), strict=True)
@@ -165,7 +189,7 @@ def _public_images(data: Dataset) -> tuple[Tensor, Tensor]:
 
 def _floors(stage: Stage[Evaluate], data: Dataset, bench: Bench, device: torch.device) -> list[Line]:
     """What needs no attack (random latents, the mean public face), and what none can beat (real faces)."""
-    people = torch.arange(data.num_classes("private"))
+    everybody = torch.arange(data.num_classes("private"))
     public = torch.cat([data.split(name)[0] for name in PUBLIC])
     everyone = {"mean public face": public.mean(0, keepdim=True)}
     for row in stage.block("prior", prior.Priors).rows:
@@ -174,7 +198,7 @@ def _floors(stage: Stage[Evaluate], data: Dataset, bench: Bench, device: torch.d
     lines = []
     for referee in bench.all:
         for name, images in everyone.items():
-            seen = referee.measure(referee.look_for_all(images, people))
+            seen = referee.measure(referee.look_for_all(images, everybody))
             lines += attacked.lines(name, "floor", referee.name, attacked.stack([seen]))
         real = attacked.stack([referee.measure(referee.look(*test_images(data)))])
         lines += attacked.lines("real test images", "ceiling", referee.name, real)
@@ -188,17 +212,18 @@ def _random(generator: Generator, count: int) -> Tensor:
 
 def _attacks(
     stage: Stage[Evaluate],
+    every: Inversions,
     bench: Bench,
-    natural: dict[str, Values],
+    natural: dict[str, Array],
     progress: Callable[[int, int], None],
-) -> list[Line]:
-    """Figures of every row of `invert`, over its own start, and against its undefended twin."""
-    wanted, victims = stage.block("invert", invert.Invert), stage.block("finetune", finetune.Finetune).rows
-    folder = stage.path("reconstructions")
-    attacked.refuse_mixed(folder, wanted.rows)
+) -> tuple[dict[people.Key, Values], list[Line]]:
+    """Accuracy by person, and figures of every inversion, over its own start, and against its twin."""
+    wanted, victims = every.wanted, every.victims
+    folders = every.folders(stage.path("reconstructions"), stage.path("split_reconstructions"))
+    attacked.refuse_mixed(folders, wanted.rows)
     seen, lines = {}, []
     for done, (name, row) in enumerate(wanted.rows.items(), 1):
-        left = attacked.Row(name, row, folder / name)
+        left = attacked.Row(name, row, folders[name])
         seen[name] = attacked.look(left, bench.classifiers, bench.embedding)
         lines += left.cost()
         progress(done, len(wanted.rows))
@@ -219,8 +244,19 @@ def _attacks(
                 for row in (name, twin)
             ]
             lines += attacked.differences(name, twin, referee.name, *both)
-    return lines
+    return _reached(every, seen), lines
+
+
+def _reached(
+    every: Inversions, seen: Mapping[str, Mapping[str, attacked.Attacked]]
+) -> dict[people.Key, Values]:
+    """Top-1 accuracy by person of every inversion, by every judge."""
+    return {
+        (name, TOP1, judge): Values(every.wanted.rows[name].seeds, own.made[TOP1])
+        for name, views in seen.items()
+        for judge, own in views.items()
+    }
 
 
 if __name__ == "__main__":
-    raise SystemExit(launch(run, ["data", "victims", "priors", "judges", "reconstructions"], Evaluate))
+    raise SystemExit(launch(run, OPTIONS, Evaluate))

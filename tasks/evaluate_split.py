@@ -11,11 +11,11 @@ from mipriv import plugin
 from mipriv.data.dataset import Dataset
 from mipriv.device import place, resolve
 from mipriv.models.embedders import Embedding
-from tasks import reconstruct, split
+from tasks import people, reconstruct, split
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.evaluation.referee import EmbeddingReferee
-from tasks.leakage import FILE, Line
+from tasks.leakage import FILE, MSE, NATURAL, SSIM, Line
 from tasks.splits import certificates, clients, gains, recovered
 from tasks.tables import write_csv
 
@@ -54,6 +54,19 @@ def run(stage: Stage[EvaluateSplit]) -> None:
     lines += gains.lines(victims, attacks, seen, found, stage.params.noise)
     lines += certificates.lines(seen, found, sets)
     _leave(stage, lines)
+    people.write(stage.out / people.FILE, _by_person(seen, found))
+
+
+def _by_person(
+    seen: Mapping[str, clients.Client], found: Mapping[str, recovered.Recovered]
+) -> dict[people.Key, people.Values]:
+    """Accuracies of victims, and errors of what was recovered."""
+    own = {(name, NATURAL, ""): people.Values(one.seeds, one.natural) for name, one in seen.items()}
+    return own | {
+        (name, figure, ""): people.Values(one.row.seeds, one.people[figure])
+        for name, one in found.items()
+        for figure in (MSE, SSIM)
+    }
 
 
 def _datasets(folder: Path, victims: split.Splits, attacks: reconstruct.Reconstruct) -> Mapping[str, Dataset]:

@@ -20,6 +20,7 @@ from mipriv.device import environment, place, resolve
 from mipriv.errors import InputError
 from mipriv.models import checkpoint, weights
 from mipriv.models.fold import folded
+from mipriv.models.generators import Generator
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
 from tasks.engine.params import Block, plugin_knobs
@@ -57,6 +58,19 @@ class Invert(Block):
     def knobs(self, row: Row) -> dict[str, Any]:
         """Knobs of a row's attack."""
         return {**self.attacks[row.attack], **row.knobs}
+
+    def parts(self, card: checkpoint.Card) -> list[list[int]]:
+        """Attacked identities of a victim, a cell's at a time.
+
+        Raises:
+            InputError: the victim knows fewer.
+        """
+        known = card.num_classes or 0
+        count, size = self.identities or known, self.identities_a_cell
+        if count > known:
+            said = f"params.yaml: invert.identities: {count}; allowed: at most {card.num_classes}, or null"
+            raise InputError(said)
+        return [list(range(first, min(first + size, count))) for first in range(0, count, size)]
 
 
 def study(
@@ -108,12 +122,28 @@ def attack(
         knowledge = attacker.blank(handed, prior, card.num_classes, card.image_shape)
         weights.load_into(knowledge, inputs["study"] / KNOWLEDGE)
         known["knowledge"] = place(knowledge, where)
+    recover(out, events, progress, (attack, attacker), (handed, prior), targets, seed, **known)
+
+
+def recover(
+    out: Path,
+    events: Events,
+    progress: Progress,
+    attack: tuple[str, Any],
+    against: tuple[Any, Generator],
+    targets: torch.Tensor,
+    seed: int,
+    **known: torch.nn.Module,
+) -> None:
+    """Run an attack, by name and object, on what it is handed of a victim and a prior; leave what it made."""
+    name, attacker = attack
+    handed, prior = against
     found = attacker(handed, prior, targets, seed=seed, progress=progress, **known)
     tensors = {
         name: getattr(found, name).cpu().contiguous() for name in ("images", "start", "latents", "scores")
     }
     save_file({**tensors, "identities": targets}, out / RECONSTRUCTIONS)
-    _facts(out, attack, found.queries, seed, where)
+    _facts(out, name, found.queries, seed, prior.like.device)
     events.metrics({"score": found.scores.mean().item(), "queries": found.queries})
 
 
@@ -148,14 +178,14 @@ def run(stage: Stage[Invert]) -> None:
             inputs[seed]["study"] = folder
     work = []
     for seed, own in inputs.items():
-        for part in _chunks(_targets(wanted, checkpoint.read_card(own["victim"])), wanted.identities_a_cell):
+        for part in wanted.parts(checkpoint.read_card(own["victim"])):
             kwargs = {**shared, "knobs": knobs, "identities": part}
             work.append(Cell(f"seed-{seed}/ids-{part[0]:05d}", "tasks.invert:attack", kwargs, own))
     stage.cells(work)
-    _picture(stage, row.seeds)
+    picture(stage, row.seeds)
 
 
-def _picture(stage: Stage[Invert], seeds: list[int]) -> None:
+def picture(stage: Stage[Any], seeds: list[int]) -> None:
     """The best image of every identity, a row a training seed: to look at in the record of the run."""
     strips = []
     for seed in seeds:
@@ -166,19 +196,6 @@ def _picture(stage: Stage[Invert], seeds: list[int]) -> None:
     path = stage.out / "best.png"
     Image.fromarray(pixels.numpy()).save(path)
     stage.events.artifact(path, "image")
-
-
-def _targets(wanted: Invert, card: checkpoint.Card) -> list[int]:
-    count = wanted.identities or card.num_classes or 0
-    if count > (card.num_classes or 0):
-        raise InputError(
-            f"params.yaml: invert.identities: {count}; allowed: at most {card.num_classes}, or null"
-        )
-    return list(range(count))
-
-
-def _chunks(items: list[int], size: int) -> list[list[int]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 if __name__ == "__main__":

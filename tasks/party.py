@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mipriv import draws
 from mipriv.defenses import Defense
 from mipriv.device import place
 from mipriv.models import checkpoint
+from mipriv.models.fold import folded
 from mipriv.models.split_classifier import SplitClassifier
 from tasks.engine.params import Block, plugin_knobs
 
@@ -50,3 +52,20 @@ class Party:
     def release(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """What leaves the client for images [n, C, H, W]: [n, *shape]; gradients pass."""
         return self.defense.release(self.model.client(images), generator)
+
+    def composed(self, image_shape: tuple[int, int, int], *key: draws.Key) -> SplitClassifier:
+        """The victim as it is deployed: logits of images [n, C, H, W] through client, release and server.
+
+        Args:
+            image_shape: (C, H, W).
+            key: of what the release draws, anew with every query.
+
+        Returns:
+            This party's model, its client's normalisation folded; gradients pass.
+        """
+        model, random = self.model, draws.generator(*key)
+        device = next(model.parameters()).device
+        model.client = place(folded(model.client, image_shape), device)
+        model.requires_grad_(False)
+        model.release = lambda features: self.defense.release(features, random)
+        return model

@@ -33,10 +33,23 @@ BLOCKS = (
     "prior",
     "judge",
     "invert",
+    "invert_split",
+    "split",
     "fisher",
     "evaluate",
     "report",
 )
+
+
+OPTIONS = [
+    "data",
+    "victims",
+    "reconstructions",
+    "split_reconstructions",
+    "fisher",
+    "evaluation",
+    "claims",
+]
 
 
 class Report(Block):
@@ -50,7 +63,7 @@ def run(stage: Stage[Report]) -> None:
     """Write `report.html`, its pictures and `leakage.md`."""
     inputs = Inputs(stage)
     people, strips = _strips(inputs)
-    accounts = {row: inputs.account(row) for row in inputs.victims}
+    accounts = {row: inputs.account(row) for row in inputs.whole}
     shown = {
         "faces": pictures.wall(strips, people),
         "attacks": attacks(_reached(inputs), inputs.evidence.chance),
@@ -165,7 +178,7 @@ def _made(inputs: Inputs) -> dict[str, str]:
     manifest, table = inputs.data.manifest, inputs.table
     sizes = (f"{split} {len(manifest.splits[split])}" for split in SPLITS)
     judges = (f"{judge} {share(table.value(judge, 'judge', 'accuracy'))}" for judge in table.judges)
-    places = [checkpoint.read_card(inputs.victim(row)).facts["environment"] for row in inputs.victims]
+    places = [checkpoint.read_card(inputs.victim(row)).facts["environment"] for row in inputs.whole]
     for row in inputs.attacks:
         facts = (json.loads((cell / invert.FACTS).read_text(encoding="utf-8")) for cell in inputs.cells(row))
         places += [fact["environment"] for fact in facts]
@@ -189,6 +202,4 @@ def _seeds(rows: Mapping[str, finetune.Row] | Mapping[str, invert.Row]) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(
-        launch(run, ["data", "victims", "reconstructions", "fisher", "evaluation", "claims"], Report)
-    )
+    raise SystemExit(launch(run, OPTIONS, Report))

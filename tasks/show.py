@@ -1,4 +1,7 @@
-"""The leakage table for a terminal, and where to look further: what `make run` ends with."""
+"""Tables for a terminal, and where to look further: the common one is what `make run` ends with.
+
+`python -m tasks.show out/evaluate/leakage.csv --report out/report/report.html` shows that of inversions.
+"""
 
 import argparse
 import sys
@@ -7,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mipriv.errors import InputError
+from tasks.joined import cells
 from tasks.leakage import NATURAL, TOP1, Table, percent, points, read
 
 JUDGES = 2  # columns for more do not fit; the report has all
@@ -40,6 +44,31 @@ def lines(table: Table) -> Iterator[str]:
     yield from _notes(table)
 
 
+def common(path: Path) -> Iterator[str]:
+    """The table of all threats, a block a victim: each figure with its interval, floor and what it is of.
+
+    Raises:
+        InputError: the file is no such table.
+    """
+    try:
+        rows = cells.read(path.read_text(encoding="utf-8"))
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: no common table ({type(error).__name__}: {error})") from error
+    for row in rows:
+        yield f"{row.name}  ({row.data}, {row.checkpoint})"
+        for column in cells.COLUMNS:
+            cell = row.cells[column.name]
+            floor = f"floor {cell.floored(column)}" if cell.floor is not None else ""
+            shown = f"  {column.title:<30}{cell.spelt(column):<24}{floor:<14}{cell.by}"
+            yield from textwrap.wrap(shown, 120, subsequent_indent=" " * 32)
+        yield ""
+    yield (
+        "Shares in percent, 95% intervals. The report says how to read each column."
+        if rows
+        else ("No victim is in the common table at this scale.")
+    )
+
+
 def _attack(table: Table, row: str, judges: Sequence[str]) -> Iterator[str]:
     twin = table.twin(row)
     for judge in judges:
@@ -67,11 +96,15 @@ def _wrapped(cells: Sequence[str]) -> Iterator[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: the table, and the report to point to."""
     parser = argparse.ArgumentParser(prog="python -m tasks.show", description=__doc__, allow_abbrev=False)
-    parser.add_argument("leakage", type=Path)
+    parser.add_argument("leakage", type=Path, nargs="?", help="the table of inversions")
+    parser.add_argument("--table", type=Path, help="the common table")
     parser.add_argument("--report", type=Path, required=True)
     given = parser.parse_args(argv)
     try:
-        print(*lines(read(given.leakage)), sep="\n")
+        if given.table is not None:
+            print(*common(given.table), sep="\n")
+        if given.leakage is not None:
+            print(*lines(read(given.leakage)), sep="\n")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from mipriv.data.splits import PRIVATE, Indices
 from mipriv.plugin import one_of
 from tasks import (
     attributes,
+    book,
     design,
     evaluate,
     evaluate_attributes,
@@ -18,6 +19,7 @@ from tasks import (
     finetune,
     fisher,
     invert,
+    invert_split,
     judge,
     membership,
     pretrain,
@@ -30,6 +32,7 @@ from tasks import (
     shadow_victims,
     shadows,
     split,
+    table,
 )
 from tasks import prepare as preparation
 from tasks import report as reporting
@@ -50,6 +53,7 @@ class Parameters:
             "prior": prior.Priors,
             "judge": judge.Judges,
             "invert": invert.Invert,
+            "invert_split": invert_split.InvertSplit,
             "fisher": fisher.Analysis,
             "evaluate": evaluate.Evaluate,
             "split": split.Splits,
@@ -65,6 +69,8 @@ class Parameters:
             "audit": Audit,
             "attributes": attributes.Attributes,
             "evaluate_attributes": evaluate_attributes.EvaluateAttributes,
+            "table": table.Joined,
+            "book": book.Book,
             "report": reporting.Report,
             "report_split": report_split.ReportSplit,
             "report_membership": report_membership.ReportMembership,
@@ -81,6 +87,7 @@ class Parameters:
         self.prior = params.validate(prior.Priors, values["prior"], "prior")
         self.judge = params.validate(judge.Judges, values["judge"], "judge")
         self.invert = params.validate(invert.Invert, values["invert"], "invert")
+        self.invert_split = params.validate(invert_split.InvertSplit, values["invert_split"], "invert_split")
         self.fisher = params.validate(fisher.Analysis, values["fisher"], "fisher")
         self.evaluate = params.validate(evaluate.Evaluate, values["evaluate"], "evaluate")
         self.split = params.validate(split.Splits, values["split"], "split")
@@ -104,6 +111,8 @@ class Parameters:
         self.evaluate_attributes = params.validate(
             evaluate_attributes.EvaluateAttributes, values["evaluate_attributes"], "evaluate_attributes"
         )
+        self.table = params.validate(table.Joined, values["table"], "table")
+        self.book = params.validate(book.Book, values["book"], "book")
         self.report = params.validate(reporting.Report, values["report"], "report")
         self.report_split = params.validate(report_split.ReportSplit, values["report_split"], "report_split")
         self.report_membership = params.validate(

@@ -158,7 +158,7 @@ def differences(subject: str, against: str, judged_by: str, a: Measures, b: Meas
     return [Line(subject, "difference", name, judged_by, against, value) for name, value in pairs.items()]
 
 
-def refuse_mixed(folder: Path, rows: dict[str, invert.Row]) -> None:
+def refuse_mixed(folders: Mapping[str, Path], rows: dict[str, invert.Row]) -> None:
     """Figures pair only if they were made alike: library, device, processor.
 
     Raises:
@@ -167,7 +167,7 @@ def refuse_mixed(folder: Path, rows: dict[str, invert.Row]) -> None:
     made: dict[str, Path] = {}
     for row, wanted in rows.items():
         for seed in wanted.seeds:
-            for path in sorted((folder / row / f"seed-{seed}").glob(f"*/{invert.FACTS}")):
+            for path in sorted((folders[row] / f"seed-{seed}").glob(f"*/{invert.FACTS}")):
                 made.setdefault(json.dumps(json.loads(path.read_text())["environment"], sort_keys=True), path)
     if len(made) > 1:
         (one, first), (two, second) = list(made.items())[:2]

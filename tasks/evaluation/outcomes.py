@@ -3,34 +3,33 @@
 import json
 from typing import Any, TypeVar
 
-from tasks import finetune, invert
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage
+from tasks.inversions import Inversions
 from tasks.leakage import NATURAL, OWN_START, Line, metrics
 from tasks.tables import write_csv
 
 B = TypeVar("B", bound=Block)
 
 
-def write(stage: Stage[B], lines: list[Line]) -> None:
+def write(stage: Stage[B], every: Inversions, lines: list[Line]) -> None:
     """Leave the table and what others read of it."""
     write_csv(stage.out / "leakage.csv", [line.flat() for line in lines])
     points = json.dumps(metrics(lines), indent=1, sort_keys=True)
     (stage.out / "metrics.json").write_text(points + "\n", encoding="utf-8")
-    write_csv(stage.out / "tradeoff.csv", _tradeoff(stage, lines))
+    write_csv(stage.out / "tradeoff.csv", _tradeoff(every, lines))
     for line in lines:
         if line.kind in ("victim", "attack", "judge"):
             key = "/".join(part for part in (line.subject, line.judge, line.figure) if part)
             stage.events.metric(key.replace("@", "_at_"), line.value.point)
-    _findings(stage, lines)
+    _findings(stage, every, lines)
     for name in ("leakage.csv", "tradeoff.csv"):
         stage.events.artifact(stage.out / name)
 
 
-def _findings(stage: Stage[B], lines: list[Line]) -> None:
+def _findings(stage: Stage[B], every: Inversions, lines: list[Line]) -> None:
     """One record an attack and judge, with what a filter may ask for beside each other."""
-    rows = stage.block("invert", invert.Invert).rows
-    victims = stage.block("finetune", finetune.Finetune).rows
+    rows, victims = every.wanted.rows, every.victims
     natural = {line.subject: line.value.point for line in lines if line.figure == NATURAL}
     for (name, judged_by), seen in _by_attack(lines).items():
         row, victim = rows[name], victims[rows[name].victim]
@@ -53,9 +52,9 @@ def _by_attack(lines: list[Line]) -> dict[tuple[str, str], list[Line]]:
     return found
 
 
-def _tradeoff(stage: Stage[B], lines: list[Line]) -> list[dict[str, Any]]:
-    """Natural accuracy against attack accuracy, for each row of `invert` and judge."""
-    rows = stage.block("invert", invert.Invert).rows
+def _tradeoff(every: Inversions, lines: list[Line]) -> list[dict[str, Any]]:
+    """Natural accuracy against attack accuracy, for each inversion and judge."""
+    rows = every.wanted.rows
     natural = {line.subject: line.value for line in lines if line.figure == NATURAL}
     table = []
     for line in lines:

@@ -15,6 +15,7 @@ from mipriv.data.dataset import Dataset
 from tasks import finetune, information, invert, leakage
 from tasks.engine.stage import Stage
 from tasks.information import Third
+from tasks.inversions import Inversions
 from tasks.leakage import UNDEFENDED, Table
 from tasks.page import views
 from tasks.page.findings import Evidence
@@ -38,17 +39,27 @@ class Inputs:
         return Dataset.open(self.stage.path("data"))
 
     @cached_property
+    def every(self) -> Inversions:
+        """All inversions, and all that they attack."""
+        return Inversions.of(self.stage)
+
+    @property
     def inversion(self) -> invert.Invert:
-        """The block `invert`."""
-        return self.stage.block("invert", invert.Invert)
+        """The block `invert`, with the rows of `invert_split`."""
+        return self.every.wanted
 
     @property
     def attacks(self) -> Mapping[str, invert.Row]:
-        """Rows of `invert`."""
+        """Every inversion."""
         return self.inversion.rows
 
-    @cached_property
+    @property
     def victims(self) -> Mapping[str, finetune.Row]:
+        """Every victim, whole or in two parties."""
+        return self.every.victims
+
+    @property
+    def whole(self) -> Mapping[str, finetune.Row]:
         """Rows of `finetune`."""
         return self.stage.block("finetune", finetune.Finetune).rows
 
@@ -76,13 +87,13 @@ class Inputs:
         return [third for folder in self.fisher for third in information.read(folder / information.THIRDS)]
 
     def victim(self, row: str) -> Path:
-        """Folder of the first training seed of a victim."""
-        return self.stage.path("victims") / row / f"seed-{self.victims[row].seeds[0]}"
+        """Folder of the first training seed of a row of `finetune`."""
+        return self.stage.path("victims") / row / f"seed-{self.whole[row].seeds[0]}"
 
     def cells(self, row: str) -> list[Path]:
         """Folders of an attack on the first training seed that it attacks."""
-        folder = self.stage.path("reconstructions") / row / f"seed-{self.attacks[row].seeds[0]}"
-        return sorted(folder.iterdir())
+        paths = (self.stage.path("reconstructions"), self.stage.path("split_reconstructions"))
+        return sorted((self.every.folders(*paths)[row] / f"seed-{self.attacks[row].seeds[0]}").iterdir())
 
     def made(self, row: str) -> dict[str, Tensor]:
         """What an attack made of all people on that seed: `images`, `start`, `identities`."""

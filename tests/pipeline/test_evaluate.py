@@ -128,5 +128,5 @@ def test_results_of_different_machines_do_not_pair(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"made under different conditions do not pair.*a processor.*another"
     ):
-        attacked.refuse_mixed(tmp_path, rows)
-    attacked.refuse_mixed(tmp_path, {"one": rows["one"]})
+        attacked.refuse_mixed({name: tmp_path / name for name in rows}, rows)
+    attacked.refuse_mixed({"one": tmp_path / "one"}, {"one": rows["one"]})

@@ -46,7 +46,7 @@ def test_dvc_shows_metrics_and_plots(smoke: Path) -> None:
 
 def test_dvc_exp_runs_only_what_a_parameter_touches(copy: Path) -> None:
     done = run(copy, "dvc", "exp", "run", "-S", "evaluate.floor_samples=60", "-n", "sixty")
-    assert ran(done) == {"check", "evaluate", "report"}
+    assert ran(done) == {"check", "evaluate", "report", "table", "book"}
     assert "sixty" in run(copy, "dvc", "exp", "show", "--csv").stdout
 
 
@@ -117,6 +117,7 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
     expected += [f"prepare@{row}" for row in ("digits", "faces", "law", "records")]
     expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none", "peel-none")]
     expected += ["evaluate_split", "report_split", "prototypes@peel-none", "design@digits"]
+    expected += ["split@faces", "invert_split@ppa-faces-plain", "table", "book"]
     expected += ["split@law", "split@noise", "features@digits", "shadows@digits"]
     expected += ["attributes@partitioning", "evaluate_attributes", "report_attributes"]
     expected += ["membership@lira", "membership@loss", "evaluate_membership", "report_membership"]
@@ -146,6 +147,7 @@ def test_the_filters_of_the_experiments_note_answer(smoke: Path) -> None:
         for line in table_of(smoke)
     }
     attacked = {"ppa-none": "none", "ppa-tl_dmi-head": "tl_dmi-head", "tl_aware-none": "none"}
+    attacked |= {"ppa-faces-plain": "faces/plain"}
     natural, leaks = {}, {}
     for row, victim in attacked.items():
         for judge in ("slim_vgg", "dlib"):
@@ -200,7 +202,13 @@ class Toy:
 '''
 
 
-READERS = {"evaluate", "report", "prototypes@peel-none"}  # stages that read what every inversion left
+READERS = {
+    "evaluate",
+    "report",
+    "prototypes@peel-none",
+    "table",
+    "book",
+}  # stages that read what every inversion left
 
 
 def test_adding_an_attack_is_one_file_and_one_block_and_changing_it_reruns_its_rows(copy: Path) -> None:

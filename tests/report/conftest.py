@@ -79,6 +79,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         write_csv(tmp_path / "evaluate" / leakage.FILE, [line.flat() for line in content.lines])
         paths = {"data": "data", "victims": "finetune", "reconstructions": "invert", "fisher": "fisher"}
         paths |= {"evaluation": "evaluate", "claims": str(ROOT / "claims")}
+        paths |= {"split_reconstructions": "invert_split"}
         argv = [word for option, path in paths.items() for word in (f"--{option}", path)]
         argv += ["--out", out, "--events", f"{out}.jsonl"]
         assert launch(report.run, list(paths), report.Report, argv, deps=None) == 0
@@ -121,6 +122,8 @@ def _params(plain: str, guarded: str) -> dict[str, Any]:
             "attacks": {},
             "rows": {plain: {**row, "victim": "none"}, guarded: {**row, "victim": "frozen"}},
         },
+        "invert_split": {"rows": {}},
+        "split": {"networks": {}, "recipes": {}, "rows": {}},
         "fisher": {"rows": {}},
         "evaluate": {"perturbation": {"epsilon": 0.0005}, "matched": [0.95]},
         "report": {"faces": 3, "images_a_face": 2},

@@ -1,0 +1,67 @@
+"""`make compare A=rev B=rev`: the common tables of two revisions side by side, with paired intervals.
+
+Files come out of DVC's cache, by what each revision's `dvc.lock` says; `workspace` is the working tree.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from flows.project import artifact, dvc, environment, fail, root
+
+FILES = ("table", "people", "digests")
+WORKSPACE = "workspace"
+
+
+def bring(project: Path, revision: str, folder: Path) -> None:
+    """Put a revision's table, figures by person and digests into a folder.
+
+    Raises:
+        Mistake: no such revision, it has no table, or the cache does not hold its files.
+    """
+    folder.mkdir(parents=True)
+    for name in FILES:
+        path = artifact(project, name)
+        target = folder / path.name
+        if revision == WORKSPACE:
+            if not path.is_file():
+                fail(f"{path.relative_to(project)} is not there; run the pipeline first")
+            target.write_bytes(path.read_bytes())
+            continue
+        _known(project, revision)
+        relative = path.relative_to(project).as_posix()
+        command = dvc("get", ".", relative, "--rev", revision, "--out", str(target), "--quiet")
+        done = subprocess.run(
+            command, cwd=project, env=environment(), capture_output=True, text=True, check=False
+        )
+        if done.returncode or not target.is_file():
+            fail(
+                f"{relative} of {revision!r} is not in DVC's cache, or the revision has no such table; "
+                f"`dvc pull` brings it from a remote, `dvc repro book` at that revision computes it"
+            )
+
+
+def _known(project: Path, revision: str) -> None:
+    command = ["git", "rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
+    if subprocess.run(command, cwd=project, capture_output=True, check=False).returncode:
+        fail(f"revision {revision!r} does not exist; allowed: what git knows, or {WORKSPACE}")
+
+
+def main() -> int:
+    """Command line: two revisions."""
+    parser = argparse.ArgumentParser(prog="python -m flows.compare", description=__doc__, allow_abbrev=False)
+    parser.add_argument("a", help="a revision, as git names it, or: workspace")
+    parser.add_argument("b", help="another one; differences are B minus A")
+    given, project = parser.parse_args(), root()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, revision in (("a", given.a), ("b", given.b)):
+            bring(project, revision, Path(folder) / name)
+        command = [sys.executable, "-m", "tasks.compare", f"{folder}/a", f"{folder}/b"]
+        command += ["--names", given.a, given.b]
+        return subprocess.run(command, cwd=project, check=False).returncode
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,116 @@
+"""Two common tables side by side, differences paired by person and training seed: `make compare`.
+
+What cannot be paired (other people, no shared seed, no figures by person) stands without a difference,
+and says why.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mipriv.errors import InputError
+from tasks import people, table
+from tasks.joined import cells
+from tasks.joined.cells import COLUMNS, COUNT, Column, Row
+from tasks.joined.changes import difference
+from tasks.leakage import sign
+from tasks.page.joint import spelt_change
+
+CELL, GAP = 24, "  "
+SAYS = {-1: "lower", 0: "no change shown", 1: "higher"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One revision's files."""
+
+    rows: dict[str, Row]
+    people: dict[people.Key, people.Values]
+    digests: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Side":
+        """From a folder.
+
+        Raises:
+            InputError: a file is missing or holds something else.
+        """
+        try:
+            rows = cells.read((folder / table.FILE).read_text(encoding="utf-8"))
+            digests = json.loads((folder / table.DIGESTS).read_text(encoding="utf-8"))
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"{folder}: no common table ({type(error).__name__}: {error})") from error
+        return cls({row.name: row for row in rows}, people.read(folder / people.FILE), digests)
+
+
+def lines(a: Side, b: Side, names: Sequence[str]) -> Iterator[str]:
+    """The comparison for a terminal: a block a victim, a line a column that either side has a figure in."""
+    yield from _head(names)
+    for name in [*a.rows, *(name for name in b.rows if name not in a.rows)]:
+        yield ""
+        absent = [side for side, own in zip(names, (a, b), strict=True) if name not in own.rows]
+        if absent:
+            yield f"{name}: not a row of {' or '.join(absent)}"
+            continue
+        same = a.digests["victims"].get(name) == b.digests["victims"].get(name)
+        yield f"{name}: {'the same checkpoint' if same else 'another checkpoint'}"
+        for column in COLUMNS:
+            if line := _line(a, b, name, column):
+                yield line
+    yield ""
+    yield "Percent or as they are, 95% intervals; differences are paired by person and training seed."
+
+
+def _head(names: Sequence[str]) -> Iterator[str]:
+    titles = ["", *(f"{side}: {name}"[:CELL] for side, name in zip("AB", names, strict=True)), "B minus A"]
+    yield GAP.join(title.ljust(width) for title, width in zip(titles, (30, CELL, CELL, 1), strict=True))
+
+
+def _line(a: Side, b: Side, name: str, column: Column) -> str | None:
+    one, other = (side.rows[name].cells[column.name] for side in (a, b))
+    if one.value is None and other.value is None:
+        return None
+    figures = [cell.spelt(column) if cell.value else cell.why.partition(":")[0] for cell in (one, other)]
+    parts = [column.title.ljust(28), *(figure.ljust(CELL) for figure in figures)]
+    return "  " + GAP.join([*parts, _changed(a, b, name, column)]).rstrip()
+
+
+def _changed(a: Side, b: Side, name: str, column: Column) -> str:
+    """B minus A, or why they do not pair."""
+    one, other = (side.rows[name] for side in (a, b))
+    if None in (one.cells[column.name].value, other.cells[column.name].value) or column.unit == COUNT:
+        return ""
+    key = (name, column.name, "")
+    if key not in a.people or key not in b.people:
+        return "not paired: no figures by person"
+    if a.digests["data"].get(one.data) != b.digests["data"].get(other.data):
+        return "not paired: another data set"
+    found = difference(b.people[key], a.people[key])
+    if found is None:
+        return "not paired: no training seed in both"
+    by = one.cells[column.name].by, other.cells[column.name].by
+    note = "" if by[0] == by[1] else f" ({by[0]} -> {by[1]})"
+    return f"{spelt_change(found, column)} {SAYS[sign(found)]}{note}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: two folders with a table each, and what to call them."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.compare", description=__doc__, allow_abbrev=False)
+    parser.add_argument("a", type=Path)
+    parser.add_argument("b", type=Path)
+    parser.add_argument("--names", nargs=2, default=["A", "B"])
+    given = parser.parse_args(argv)
+    try:
+        print(*lines(Side.read(given.a), Side.read(given.b), given.names), sep="\n")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,171 @@
+"""The common table in words: what leaks, how much, what would help, at what cost; sentences by intervals."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mipriv.stats import Figure
+from tasks.joined.cells import COLUMNS, COUNT, PERCENT, Cell, Column, Row
+from tasks.leakage import plain, points, sign
+from tasks.page.findings import Finding, listed
+
+LEAKS = tuple(column for column in COLUMNS if column.leaks)
+NATURAL, MACS, SECONDS = (COLUMNS[i] for i in (0, -2, -1))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell, spelt: figure, floor, change, and what it is of."""
+
+    text: str
+    floor: str
+    change: str
+    by: str
+    units: str
+    empty: bool
+    says: str
+
+
+def shown(cell: Cell, column: Column) -> Shown:
+    """How a cell stands on the page."""
+    if cell.value is None:
+        return Shown(cell.why, "", "", "", "", True, "")
+    counted = "" if column.unit == COUNT else units(cell.value, column)
+    change = "" if cell.change is None else spelt_change(cell.change, column)
+    return Shown(
+        cell.spelt(column), cell.floored(column), change, cell.by, counted, False, _says(cell, column)
+    )
+
+
+def units(value: Figure, column: Column) -> str:
+    """Of what, and how many trainings."""
+    seeds = f"{value.seeds} seed{'' if value.seeds == 1 else 's'}"
+    return seeds if column is SECONDS else f"n {value.n}, {seeds}"
+
+
+def spelt_change(change: Figure, column: Column) -> str:
+    """A difference in points, or in the figure's own unit with its sign."""
+    if column.unit == PERCENT:
+        return points(change)
+    ends = (change.point, change.low, change.high)
+    point, low, high = (f"{end:+.3f}" for end in ends)
+    return f"{point} [{low}, {high}]"
+
+
+def _says(cell: Cell, column: Column) -> str:
+    above = clears(cell, column)
+    return "" if above is None else "above its floor" if above else "not shown above its floor"
+
+
+def clears(cell: Cell, column: Column) -> bool | None:
+    """Whether the whole interval lies on the leaking side of the floor; None where nothing can."""
+    if cell.value is None or cell.floor is None or not column.leaks:
+        return None
+    return cell.value.low > cell.floor if column.leaks > 0 else cell.value.high < cell.floor
+
+
+def findings(rows: Sequence[Row], undefended: Sequence[str]) -> list[Finding]:
+    """Four questions on one table.
+
+    Args:
+        rows: of one data set.
+        undefended: names of rows without a defence.
+    """
+    plain_rows = [row for row in rows if row.name in undefended] or list(rows)
+    return [
+        Finding("What leaks?", _leaks(rows), tuple(_by_threat(rows))),
+        Finding("How much, without a defence?", _how(plain_rows), tuple(_levels(plain_rows))),
+        Finding("What would help?", _helps(rows), tuple(_changes(rows))),
+        Finding("At what cost?", _cost(rows), tuple(_costs(rows))),
+    ]
+
+
+def _leaks(rows: Sequence[Row]) -> str:
+    told = [c for c in LEAKS if any(row.cells[c.name].value for row in rows)]
+    shown = [c for c in told if any(clears(row.cells[c.name], c) for row in rows)]
+    missing = [c.title for c in LEAKS if c not in told]
+    if not told:
+        return "Nothing was measured of these victims at this scale."
+    said = f"By {len(shown)} of {len(told)} measures something is shown to leak from at least one victim."
+    if missing:
+        said += f" Nothing was measured by {listed(missing)}: their cells say why."
+    return said
+
+
+def _by_threat(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    for column in LEAKS:
+        known = {row.name: clears(row.cells[column.name], column) for row in rows}
+        above = [name for name, yes in known.items() if yes]
+        below = [name for name, yes in known.items() if yes is False]
+        parts = [f"above its floor from {listed(above)}"] if above else []
+        parts += [f"not shown above its floor from {listed(below)}"] if below else []
+        if parts:
+            yield column.title, "; ".join(parts) + "."
+
+
+def _how(rows: Sequence[Row]) -> str:
+    return f"Of {listed([row.name for row in rows])}, figures with 95% intervals beside what needs no attack:"
+
+
+def _levels(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    for row in rows:
+        parts = [
+            f"{c.title} {row.cells[c.name].spelt(c)}{'%' if c.unit == PERCENT else ''}"
+            f" (floor {row.cells[c.name].floored(c)}{'%' if c.unit == PERCENT else ''})"
+            for c in LEAKS
+            if row.cells[c.name].value is not None
+        ]
+        if parts:
+            yield row.name, ", ".join(parts) + "."
+
+
+def _helps(rows: Sequence[Row]) -> str:
+    less, more = [], []
+    for row in rows:
+        signs = [(c.title, c.leaks * sign(change)) for c, change in _changed(row, LEAKS)]
+        less += [f"{row.name} ({title})" for title, way in signs if way < 0]
+        more += [f"{row.name} ({title})" for title, way in signs if way > 0]
+    if not any(list(_changed(row, LEAKS)) for row in rows):
+        return "No defended victim has an undefended twin under the same attack."
+    said = (
+        f"Shown to leak less than the undefended twin: {listed(less)}."
+        if less
+        else ("No defence is shown to lower any of these figures.")
+    )
+    return said + (f" Shown to leak more: {listed(more)}." if more else "")
+
+
+def _changes(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    for row in rows:
+        parts = [f"{c.title} {spelt_change(change, c)}{_unit(c)}" for c, change in _changed(row, LEAKS)]
+        if parts:
+            yield row.name, ", ".join(parts) + ", against the same attack on its undefended twin."
+
+
+def _changed(row: Row, columns: Sequence[Column]) -> Iterator[tuple[Column, Figure]]:
+    for column in columns:
+        change = row.cells[column.name].change
+        if change is not None:
+            yield column, change
+
+
+def _cost(rows: Sequence[Row]) -> str:
+    worse = [row.name for row in rows if any(sign(change) < 0 for _, change in _changed(row, [NATURAL]))]
+    alike = [row.name for row in rows if any(sign(change) == 0 for _, change in _changed(row, [NATURAL]))]
+    parts = [f"Natural accuracy is shown to fall for {listed(worse)}."] if worse else []
+    parts += [f"No change of natural accuracy is shown for {listed(alike)}."] if alike else []
+    return " ".join(parts) or "No defended victim has an undefended twin to be compared with."
+
+
+def _costs(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    for row in rows:
+        parts = [f"natural accuracy {row.cells[NATURAL.name].spelt(NATURAL)}%"]
+        parts += [f"{spelt_change(change, c)}{_unit(c)}" for c, change in _changed(row, [NATURAL])]
+        if (macs := row.cells[MACS.name]).value is not None:
+            parts.append(f"{macs.spelt(MACS)} multiply-accumulates an image at the client")
+        if (spent := row.cells[SECONDS.name].value) is not None:
+            parts.append(f"{plain(spent)} seconds of training")
+        yield row.name, ", ".join(parts) + "."
+
+
+def _unit(column: Column) -> str:
+    return " points" if column.unit == PERCENT else ""

@@ -1,0 +1,168 @@
+"""The common table: cells and files, one checkpoint a row, changes, words, pages in one, comparisons."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mipriv.errors import InputError
+from mipriv.stats import Figure, paired_difference
+from tasks import compare, people, table
+from tasks.joined import cells, checkpoints, threats
+from tasks.joined.cells import COLUMNS, Cell, Row
+from tasks.joined.changes import difference, twin
+from tasks.leakage import Line, Table
+from tasks.page import embedded, joint
+from tasks.page.lookups import finding
+from tasks.people import Values
+from tests.pipeline.test_evaluate import victim
+
+
+def figure(point: float, low: float, high: float) -> Figure:
+    return Figure(point, low, high, 20, 2, "by hand")
+
+
+def row(name: str, leak: Figure, floor: float, change: Figure | None = None) -> Row:
+    found = {column.name: Cell(None, "not run at this scale: a toy") for column in COLUMNS}
+    found["inversion"] = Cell(leak, floor=floor, by="ppa", change=change)
+    found["attributes"] = Cell(None, "not applicable: no labels")
+    return Row(name, "faces", f"finetune@{name}", {0: "ab" * 32}, found)
+
+
+ROWS = [
+    row("none", figure(0.5, 0.3, 0.7), 0.1),
+    row("frozen", figure(0.2, 0.05, 0.3), 0.1, figure(-0.3, -0.5, -0.1)),
+]
+
+
+def test_a_row_is_one_line_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    cells.write(tmp_path / "one.csv", ROWS[:1])
+    cells.write(tmp_path / "two.csv", ROWS)
+    one, two = ((tmp_path / name).read_text().splitlines() for name in ("one.csv", "two.csv"))
+    assert two[:2] == one and len(two) == 3
+    back = cells.read((tmp_path / "two.csv").read_text())
+    for found, made in zip(back, ROWS, strict=True):
+        for column in COLUMNS:
+            a, b = found.cells[column.name], made.cells[column.name]
+            assert (a.spelt(column), a.floor, a.why, a.by) == (b.spelt(column), b.floor, b.why, b.by)
+    change = back[1].cells["inversion"].change
+    assert change is not None and (change.point, change.low, change.high) == (-0.3, -0.5, -0.1)
+    cells.write(tmp_path / "none.csv", [])
+    assert cells.read((tmp_path / "none.csv").read_text()) == []
+
+
+def test_figures_of_another_checkpoint_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("finetune/none/seed-0")
+    folder.mkdir(parents=True)
+    (folder / "model").write_text("weights")
+    own = checkpoints.Checkpoint({0: folder})
+    events = Path("events/invert")
+    events.mkdir(parents=True)
+
+    def record(digest: str) -> None:
+        used = {"event": "input", "name": "victim", "digest": digest, "path": folder.as_posix()}
+        line = {"event": "cell", "name": "seed-0/ids-0", "events": [used]}
+        (events / "ppa-none.jsonl").write_text(json.dumps(line) + "\n")
+
+    record(own.digests()[0])
+    own.refuse_other(checkpoints.used([events]))
+    record("0" * 64)
+    with pytest.raises(
+        InputError, match=r"invert@ppa-none used sha256 000000000000.*allowed: one checkpoint"
+    ):
+        own.refuse_other(checkpoints.used([events]))
+
+
+def test_changes_are_paired_over_the_seeds_that_both_have() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.random((3, 7)), random.random((2, 7))
+    found = difference(Values([4, 5, 6], a), Values([6, 4], b))
+    assert found == paired_difference(a[[0, 2]], b[[1, 0]])
+    assert difference(Values([1], a[:1]), Values([2], b[:1])) is None
+    assert difference(Values([4], a[:1]), Values([4], b[:1, :5])) is None
+
+
+def test_the_twin_is_undefended_and_of_the_same_network() -> None:
+    victims = {
+        "none": victim("a", "none"),
+        "frozen": victim("a", "tl_dmi"),
+        "other": victim("b", "none"),
+        "split/cem": victim("b", "noise + cem"),
+        "lonely": victim("c", "noise"),
+    }
+    twins = {name: twin(name, victims) for name in victims}
+    assert twins == {"none": None, "frozen": "none", "other": None, "split/cem": "other", "lonely": None}
+
+
+def test_a_floor_is_cleared_by_the_whole_interval_alone() -> None:
+    by = {column.name: column for column in COLUMNS}
+    share, error = by["inversion"], by["reconstruction_mse"]
+    assert joint.clears(Cell(figure(0.5, 0.11, 0.7), floor=0.1), share) is True
+    assert joint.clears(Cell(figure(0.5, 0.1, 0.7), floor=0.1), share) is False
+    assert joint.clears(Cell(figure(0.02, 0.01, 0.03), floor=0.04), error) is True
+    assert joint.clears(Cell(figure(0.02, 0.01, 0.05), floor=0.04), error) is False
+    assert joint.clears(Cell(None, "not applicable: no labels"), share) is None
+
+
+def test_the_words_say_what_the_intervals_say() -> None:
+    leaks, _, helps, _ = joint.findings(ROWS, ["none"])
+    assert dict(leaks.rows)["inversion, top 1"] == (
+        "above its floor from none; not shown above its floor from frozen."
+    )
+    assert helps.answer == "Shown to leak less than the undefended twin: frozen (inversion, top 1)."
+    unclear = [ROWS[0], row("frozen", figure(0.2, 0.05, 0.3), 0.1, figure(-0.3, -0.5, 0.1))]
+    assert joint.findings(unclear, ["none"])[2].answer == (
+        "No defence is shown to lower any of these figures."
+    )
+
+
+def test_membership_is_read_by_the_victims_name_and_refused_where_records_are_few() -> None:
+    def line(subject: str, name: str, point: float) -> Line:
+        return Line(subject, "membership", name, "", "", figure(point, point, point))
+
+    told = Table((line("lira/none", "tpr at fpr 0.1", 0.4), line("rmia/none", "tpr at fpr 0.1", 0.3)))
+    cell = threats.membership(told, "none", 0.1)
+    assert cell.value is not None and (cell.value.point, cell.floor) == (0.4, 0.1) and "lira" in cell.by
+    few = threats.membership(Table((line("lira/none", "auc", 0.6),)), "none", 0.1)
+    assert few.why == "not run at this scale: its records do not resolve an FPR of 0.1"
+    assert threats.membership(told, "one", 0.1).why.startswith("not run at this scale")
+    assert threats.attributes(None, [], "none", {}).why == "not applicable: no labels"
+
+
+def test_pages_in_one_share_no_anchor(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text('<main>\n<a href="#made">x</a><h2 id="made">y</h2></main>')
+    part = embedded.part(page, "first")
+    assert 'href="#first-made"' in part and 'id="first-made"' in part
+    page.write_text("nothing")
+    with pytest.raises(InputError, match="holds no <main>"):
+        embedded.part(page, "first")
+
+
+def test_a_link_holds_its_search_and_no_quote_that_ends_it() -> None:
+    address = finding("http://127.0.0.1:5000/", "faces/plain")
+    assert address.startswith("http://127.0.0.1:5000/#/experiments/") and "faces%2Fplain" in address
+    assert not set("\"'<> ") & set(address)
+
+
+def side(folder: Path, rows: list[Row], reached: np.ndarray) -> Path:
+    cells.write(folder / table.FILE, rows)
+    people.write(folder / people.FILE, {("none", "inversion", ""): Values([0, 1], reached)})
+    known = {"data": {"faces": "d"}, "victims": {own.name: dict(own.digests) for own in rows}}
+    (folder / table.DIGESTS).write_text(json.dumps(known))
+    return folder
+
+
+def test_two_tables_are_compared_by_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = np.arange(8.0).reshape(2, 4) / 16
+    a = side(tmp_path / "a", ROWS[:1], base)
+    b = side(tmp_path / "b", ROWS, base + 0.25)
+    assert compare.main([str(a), str(b), "--names", "old", "new"]) == 0
+    said = capsys.readouterr().out
+    assert "+25.0 [+25.0, +25.0] higher" in said and "frozen: not a row of old" in said
+    assert "none: the same checkpoint" in said
+    (b / people.FILE).unlink()
+    assert compare.main([str(a), str(b)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
