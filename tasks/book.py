@@ -23,6 +23,7 @@ PARTS = {
     "inversion": "Model inversion",
     "features": "Split inference and reconstruction",
     "membership": "Membership",
+    "attributes": "Private attributes",
 }
 OPTIONS = ["data", "victims", "splits", "table", *PARTS]
 STAGE_OF = {

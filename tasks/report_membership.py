@@ -16,14 +16,16 @@ from mipriv.shadows import planner
 from tasks import evaluate_membership, leakage, membership, shadows
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
+from tasks.leakage import Table
 from tasks.memberships import grids, laws
 from tasks.memberships.grids import Size
-from tasks.page import memberships, sheets, vulnerability
+from tasks.page import memberships, remembered, sheets, vulnerability
 from tasks.page.grid import Grid, attacked
 from tasks.page.render import html, leave, parameters, uri
 from tasks.page.vulnerability import Panel, Point, Told
+from tasks.shadow_victims import Row, ShadowVictims
 
-BLOCKS = ("features", "shadows", "membership", "evaluate_membership", "report_membership")
+BLOCKS = ("features", "shadows", "membership", "shadow_victims", "evaluate_membership", "report_membership")
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -58,8 +60,10 @@ def run(stage: Stage[ReportMembership]) -> None:
     evaluated = stage.block("evaluate_membership", evaluate_membership.EvaluateMembership)
     found = attacked(table, wanted, stage.block("shadows", shadows.Shadows).rows)
     pictures = {grid.name: _pictures(stage, grid) for grid in found}
+    rows = stage.block("shadow_victims", ShadowVictims).rows
     page: dict[str, Any] = {
         "said": memberships.said(found),
+        "remembered": _remembered(stage, table, rows),
         "grids": [_shown(stage, grid, pictures[grid.name], evaluated.record_rate) for grid in found],
         "record_rate": f"{evaluated.record_rate:g}",
         "epsilons": [f"{epsilon:g}" for epsilon in laws.EPSILONS],
@@ -68,6 +72,21 @@ def run(stage: Stage[ReportMembership]) -> None:
     }
     each = {f"{name}-{grid}": picture for grid, own in pictures.items() for name, picture in own.items()}
     leave(stage, {"report.html": html("membership", page)}, each)
+
+
+def _remembered(stage: Stage[ReportMembership], table: Table, rows: Mapping[str, Row]) -> dict[str, Any]:
+    """Victims that other attacks meet, too: words, a picture where anything is drawn, and lines."""
+    wanted = stage.block("evaluate_membership", evaluate_membership.EvaluateMembership).victims
+    folder = stage.path("evaluation") / evaluate_membership.VICTIMS
+    drawn = remembered.curves(rows, wanted, folder)
+    return {
+        "said": remembered.said(table, rows, wanted),
+        "picture": uri(vulnerability.roc(drawn)) if drawn else None,
+        "lines": remembered.lines(table, rows, wanted, folder),
+        "models": sorted({row.models for row in rows.values()}),
+        "rate": f"{wanted.rate:g}",
+        "undefended": wanted.undefended,
+    }
 
 
 def _shown(

@@ -2,7 +2,8 @@
 
 Several attacks on one victim make one cell, the one that a validation chose: the second judge chooses an
 inversion, of which the first judge's figure is shown; an attacker's own validation error chooses a
-reconstruction. So the figure that is shown is not the largest of several that luck has made large.
+reconstruction; of membership it is the one that the parameters name first. So the figure that is shown is not
+the largest of several that luck has made large.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mipriv.stats import Figure
 from tasks import reconstruct
 from tasks.inversions import Inversions
 from tasks.joined.cells import ABSENT, NOT_RUN, Cell
 from tasks.leakage import MSE, SSIM, TOP1, Line, Table
+from tasks.memberships.grids import TPR
+from tasks.memberships.victims import DIFFERENCE, KIND
 
-TPR = "tpr at fpr {:g}"
 BEST = {MSE: min, SSIM: max}  # of floors
 
 
@@ -83,25 +84,19 @@ def _floors(table: Table, where: str, figure: str) -> Iterator[Line]:
 
 
 def membership(table: Table, victim: str, rate: float) -> Cell:
-    """TPR at a rate of the attack that tells the most: the largest of several, which the cell says."""
-    found: dict[str, Figure] = {}
-    refused = False
-    for line in table.lines:
-        if line.kind.startswith("membership") and _is(line.subject, victim):
-            refused = True
-            if line.figure == TPR.format(rate):
-                found[line.subject] = line.value
-    if not found:
-        why = f"its records do not resolve an FPR of {rate:g}" if refused else "its records were not attacked"
+    """TPR at a rate of the attack that the parameters name first, and its change from the undefended one."""
+    own = [line for line in table.lines if (line.subject, line.kind) == (victim, KIND)]
+    told = [line for line in own if line.figure == TPR.format(rate)]
+    if not told:
+        why = f"its records do not resolve an FPR of {rate:g}" if own else "it has no shadow models"
         return Cell(None, f"{NOT_RUN}: {why}")
-    chosen = max(found, key=lambda name: found[name].point)
-    attack = chosen.removesuffix(victim).strip("/") or "all"
-    by = f"{attack} at FPR {rate:g}, largest of {_count(len(found))}"
-    return Cell(found[chosen], floor=rate, by=by, source=(chosen, TPR.format(rate), ""))
-
-
-def _is(subject: str, victim: str) -> bool:
-    return subject == victim or subject.endswith(f"/{victim}")
+    line = told[0]
+    wanted = (victim, DIFFERENCE, line.figure, line.judge)
+    changes = (
+        each.value for each in table.lines if (each.subject, each.kind, each.figure, each.judge) == wanted
+    )
+    by = f"{line.judge} at FPR {rate:g}, the first of {_count(len(told))}"
+    return Cell(line.value, floor=rate, by=by, change=next(changes, None))
 
 
 def attributes(table: Table | None, labels: list[str], victim: str, audits: Mapping[str, str]) -> Cell:

@@ -98,9 +98,12 @@ def attack(
 
 def _scored(attacker: Membership, targets: Answers, references: Answers) -> tuple[Tensor, str | None]:
     try:
-        return attacker(targets, references), None
+        scores = attacker(targets, references)
     except InputError as error:  # an attack that compares with records of nobody, where there are none
         return torch.zeros(0, 0), str(error)
+    if scores.isnan().all():
+        return torch.zeros(0, 0), f"{len(references.logits)} shadows leave no score; allowed: more of them"
+    return scores, None
 
 
 def leave(found: list[Told], folder: Path) -> None:

@@ -55,7 +55,16 @@ def blocks(**rows: Mapping[str, Any]) -> dict[str, Any]:
             "resamples": 20,
             "rows": {name: {"attack": plugin, "of": "toy"} for name, plugin in ATTACKS.items()},
         },
-        "evaluate_membership": {"record_rate": 0.1},
+        "shadow_victims": {"rows": {}},
+        "evaluate_membership": {
+            "record_rate": 0.1,
+            "victims": {
+                "rate": 0.1,
+                "resamples": 20,
+                "undefended": None,
+                "attacks": {"loss": {"attack": "loss"}},
+            },
+        },
         "report_membership": {"roc": [[4, 3], [2, 2]]},
         "cost": {"device": "cpu", "threads": 1, "gpus": 0, "retries": 0, "stages": {}},
     }

@@ -119,13 +119,16 @@ def test_the_words_say_what_the_intervals_say() -> None:
 
 
 def test_membership_is_read_by_the_victims_name_and_refused_where_records_are_few() -> None:
-    def line(subject: str, name: str, point: float) -> Line:
-        return Line(subject, "membership", name, "", "", figure(point, point, point))
+    def line(attack: str, name: str, point: float, kind: str = "membership of a victim") -> Line:
+        return Line("none", kind, name, attack, "", figure(point, point, point))
 
-    told = Table((line("lira/none", "tpr at fpr 0.1", 0.4), line("rmia/none", "tpr at fpr 0.1", 0.3)))
+    tpr = "tpr at fpr 0.1"
+    change = line("lira", tpr, -0.2, "membership difference")
+    told = Table((line("lira", "auc", 0.7), line("lira", tpr, 0.4), line("loss", tpr, 0.5), change))
     cell = threats.membership(told, "none", 0.1)
     assert cell.value is not None and (cell.value.point, cell.floor) == (0.4, 0.1) and "lira" in cell.by
-    few = threats.membership(Table((line("lira/none", "auc", 0.6),)), "none", 0.1)
+    assert cell.change is not None and cell.change.point == -0.2
+    few = threats.membership(Table((line("lira", "auc", 0.6),)), "none", 0.1)
     assert few.why == "not run at this scale: its records do not resolve an FPR of 0.1"
     assert threats.membership(told, "one", 0.1).why.startswith("not run at this scale")
     assert threats.attributes(None, [], "none", {}).why == "not applicable: no labels"
