@@ -55,6 +55,8 @@ def blocks(**rows: Mapping[str, Any]) -> dict[str, Any]:
             "resamples": 20,
             "rows": {name: {"attack": plugin, "of": "toy"} for name, plugin in ATTACKS.items()},
         },
+        "finetune": {"recipes": {}, "rows": {}},
+        "split": {"networks": {}, "recipes": {}, "rows": {}},
         "shadow_victims": {"rows": {}},
         "evaluate_membership": {
             "record_rate": 0.1,

@@ -45,10 +45,11 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
         if not (tmp_path / "shadows").exists():
             files(tmp_path)
         if table is None:
-            arguments = ["--shadows", "shadows", "--attacks", "membership", "--out", "evaluation"]
+            arguments = ["--shadows", "shadows", "--attacks", "membership", "--victims", "victims"]
+            arguments += ["--out", "evaluation"]
             arguments += ["--events", "evaluation.jsonl"]
             run, model = evaluate_membership.run, evaluate_membership.EvaluateMembership
-            assert launch(run, ["shadows", "attacks"], model, arguments, deps=None) == 0
+            assert launch(run, ["shadows", "attacks", "victims"], model, arguments, deps=None) == 0
         else:
             write_csv(tmp_path / "evaluation" / leakage.FILE, [line.flat() for line in table])
         argv = [word for option, path in PATHS.items() for word in (f"--{option}", path)]
