@@ -34,6 +34,9 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
         known(f"{where}.arms", arm, victim.arms)
     for auditor in row.auditors or []:
         known(f"{where}.auditors", auditor, wanted.audits.auditors)
+    if row.population == "public" and not wanted.prepare.rows[row.data].split.public:
+        said = f"'public', but {row.data!r} has no public people; allowed: inference"
+        raise InputError(f"{params.FILE}: {where}.population: {said}")
     people = [IDENTITY] if row.population == "inference" else []
     for attribute in row.attributes:
         known(f"{where}.attributes", attribute, [*wanted.attributes(row.data), *people])
@@ -41,9 +44,6 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
         given = getattr(row, what)
         if given is not None and (not given or len(set(given)) < len(given)):
             raise InputError(f"{params.FILE}: {where}.{what}: {given}; allowed: one or more, each once")
-    if row.population == "public" and not wanted.prepare.rows[row.data].split.public:
-        said = f"'public', but {row.data!r} has no public people; allowed: inference"
-        raise InputError(f"{params.FILE}: {where}.population: {said}")
     _ceiling(wanted, f"{where}.undefended", row)
 
 
