@@ -1,5 +1,6 @@
 """Parameters of model inversion: victims, priors, judges, attacks and what is read of them."""
 
+import copy
 import typing
 
 from mipriv.attacks.inversion import Access, offer
@@ -47,15 +48,19 @@ def _victims(wanted: Parameters) -> None:
         known(f"{where}.recipe", row.recipe, wanted.finetune.recipes)
         distinct(f"{where}.seeds", row.seeds)
         defense: Defense = plugin_knobs("defense", row.defense, row.knobs, f"{where}.knobs")
-        at(f"{where}.knobs", defense.prepare, victim(wanted, name), wanted.image_shape(FACES))
+        at(f"{where}.knobs", defense.prepare, copy.deepcopy(victim(wanted, name)), wanted.image_shape(FACES))
 
 
 def victim(wanted: Parameters, name: str) -> Classifier:
-    """The untrained network of a row of `finetune`, before its defence has changed it."""
+    """The untrained network of a row of `finetune`, before its defence has changed it; not to be changed."""
     backbone = wanted.finetune.rows[name].backbone
     row = wanted.pretrain.rows[backbone]
-    architecture = plugin_knobs("classifier", row.arch, row.knobs, f"pretrain.rows.{backbone}.knobs")
-    return classifiers.build(architecture, wanted.people(FACES), wanted.image_shape(FACES), seed=0)
+
+    def build() -> Classifier:
+        architecture = plugin_knobs("classifier", row.arch, row.knobs, f"pretrain.rows.{backbone}.knobs")
+        return classifiers.build(architecture, wanted.people(FACES), wanted.image_shape(FACES), seed=0)
+
+    return wanted.once(("victim", backbone), build)
 
 
 def _priors(wanted: Parameters) -> None:

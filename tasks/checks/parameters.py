@@ -1,8 +1,8 @@
 """Every block of `params.yaml`, typed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mipriv.data.sources import Record, natural
 from mipriv.data.splits import PRIVATE, Indices
@@ -40,6 +40,7 @@ from tasks.audits.rows import Audit
 from tasks.engine import params
 
 Shape = tuple[int, int, int]
+M = TypeVar("M")
 
 
 class Parameters:
@@ -122,7 +123,15 @@ class Parameters:
             report_attributes.ReportAttributes, values["report_attributes"], "report_attributes"
         )
         self.cost = params.validate(params.Cost, values["cost"], "cost")
+        self._made: dict[tuple[object, ...], Any] = {}
         self._sources: dict[str, tuple[list[Record], dict[str, Indices]]] = {}
+
+    def once(self, key: tuple[object, ...], make: Callable[[], M]) -> M:
+        """What was made under a key, made when it is first asked for; not to be changed."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: M = self._made[key]
+        return made
 
     def image_shape(self, row: str) -> Shape:
         """(C, H, W) of the images of a row of `prepare`."""

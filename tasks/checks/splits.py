@@ -1,6 +1,8 @@
 """Parameters of split inference: victims in two parties, attacks on their features, their evaluation."""
 
+import copy
 import typing
+from functools import partial
 
 import torch
 
@@ -72,9 +74,15 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
 def _model(wanted: Parameters, row: Row) -> SplitClassifier:
     network = wanted.split.networks[row.network]
     where = f"split.networks.{row.network}"
-    architecture = plugin_knobs("classifier", network.arch, network.knobs, f"{where}.knobs")
-    classes, shape = wanted.classes(row.data, row.task), wanted.image_shape(row.data)
-    return at(where, split_classifier.build, architecture, classes, shape, network.cut, network.bottleneck, 0)
+
+    def build() -> SplitClassifier:
+        architecture = plugin_knobs("classifier", network.arch, network.knobs, f"{where}.knobs")
+        classes, shape = wanted.classes(row.data, row.task), wanted.image_shape(row.data)
+        built = split_classifier.build
+        return at(where, built, architecture, classes, shape, network.cut, network.bottleneck, 0)
+
+    # A copy for each arm, whose defence changes it: to build and cut one takes longer.
+    return copy.deepcopy(wanted.once(("split", row.network, row.data, row.task), build))
 
 
 def _attack(wanted: Parameters, where: str, row: reconstruct.Row) -> None:
@@ -117,8 +125,10 @@ def _of_whole(wanted: Parameters, where: str, row: reconstruct.Row) -> None:
             f"{params.FILE}: {where}.layers: {row.layers}; allowed: modules of the victim, each once"
         )
     model, shape = victim(wanted, row.victim), wanted.image_shape(FACES)
+    backbone = wanted.finetune.rows[row.victim].backbone
     for layer in row.layers:
-        at(f"{where}.layers", split, model, layer, shape)
+        cut = partial(at, f"{where}.layers", split, model, layer, shape)
+        wanted.once(("cut", backbone, layer), cut)
 
 
 def _prototypes(wanted: Parameters, where: str, row: prototypes.Row) -> None:
