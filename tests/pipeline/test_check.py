@@ -295,7 +295,10 @@ def test_the_row_that_stages_read_is_missed_where_one_of_them_has_rows(
         "features",
         "shadows",
         "membership",
+        "shadow_victims",
         "attributes",
+        "invert_split",
+        "table",
     ):
         values[name]["rows"] = desk[name]["rows"] if name == stage else {}
     values["evaluate_split"] |= {"noise": [], "embeddings": {}}
