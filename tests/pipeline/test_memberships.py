@@ -1,5 +1,6 @@
 """Membership end to end on small inputs: shadows, scores, the table, and what each of them refuses."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def test_rates_that_records_cannot_tell_are_refused_and_the_others_told(seen: Pa
     assert membership.auc(tmp_path / "out") == pytest.approx(metrics.auc(scores, members), abs=1e-3)
 
 
-def test_seeds_are_resampled_each_by_itself_and_averaged() -> None:
+def test_seeds_are_resampled_beside_what_is_within_each() -> None:
     def told(seed: int) -> metrics.Detection:
         random = torch.Generator().manual_seed(seed)
         members = torch.rand(20, 100, generator=random).argsort(0).argsort(0) < 10
@@ -147,8 +148,13 @@ def test_seeds_are_resampled_each_by_itself_and_averaged() -> None:
     both = metrics.together(each)
     again = torch.tensor([one.again for one in each]).mean(0)
     assert both.point == pytest.approx((each[0].tpr.point + each[1].tpr.point) / 2)
-    assert both.low == pytest.approx(float(again.quantile(0.025)), abs=1e-6)
-    assert both.high - both.low < max(one.tpr.high - one.tpr.low for one in each) and both.seeds == 2
+    within = again.quantile(torch.tensor([0.025, 0.975]))
+    assert both.high - both.low > float(within[1] - within[0]) and both.seeds == 2
+    # Seeds far apart: a quarter of the resamples draws one of them twice, so the interval reaches both.
+    shifted = tuple(value + 0.4 for value in each[1].again)
+    tpr = dataclasses.replace(each[1].tpr, point=each[1].tpr.point + 0.4)
+    apart = metrics.together([each[0], dataclasses.replace(each[1], tpr=tpr, again=shifted)])
+    assert apart.low < each[0].tpr.high and apart.high > min(shifted)
     assert metrics.together(each[:1]).low == each[0].tpr.low
     with pytest.raises(InputError, match="designs: 2 of 2 kinds"):
         metrics.together(
