@@ -33,11 +33,14 @@ def test_a_run_changes_no_tracked_file_but_the_lock(smoke: Path) -> None:
 
 def test_dvc_shows_metrics_and_plots(smoke: Path) -> None:
     shown = json.loads(run(smoke, "dvc", "metrics", "show", "--json").stdout)
-    (values,) = [part["data"] for part in shown[""]["data"].values()]
+    values, joined = (shown[""]["data"][f"out/{name}/metrics.json"]["data"] for name in ("evaluate", "table"))
     assert (
         0 <= values["ppa-none"]["slim_vgg"]["accuracy@1"] <= 1
         and 0 <= values["none"]["natural accuracy"] <= 1
     )
+    attacks = [values[name]["slim_vgg"]["accuracy@1"] for name in ("ppa-none", "tl_aware-none")]
+    assert joined["none"]["inversion"] in attacks
+    assert 0 <= joined["none"]["membership"] <= 1
     page = run(smoke, "dvc", "plots", "show", "-o", "plots").stdout
     assert "index.html" in page and "tradeoff" in (smoke / "plots" / "index.html").read_text()
     for leftover in (smoke / "plots").rglob("*"):
