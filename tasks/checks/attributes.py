@@ -16,10 +16,10 @@ def check(wanted: Parameters) -> None:
     Raises:
         InputError: one line that names the key, what it was and what is allowed.
     """
-    for name, knobs in wanted.audits.auditors.items():
+    for name, knobs in wanted.attributes.auditors.items():
         known(f"attributes.auditors.{name}", name, plugin.names("attributes"))
         plugin_knobs("attributes", name, knobs, f"attributes.auditors.{name}")
-    for name, row in wanted.audits.rows.items():
+    for name, row in wanted.attributes.rows.items():
         _row(wanted, f"attributes.rows.{name}", row)
 
 
@@ -33,13 +33,13 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
     for arm in row.arms or []:
         known(f"{where}.arms", arm, victim.arms)
     for auditor in row.auditors or []:
-        known(f"{where}.auditors", auditor, wanted.audits.auditors)
+        known(f"{where}.auditors", auditor, wanted.attributes.auditors)
     if row.population == "public" and not wanted.prepare.rows[row.data].split.public:
         said = f"'public', but {row.data!r} has no public people; allowed: inference"
         raise InputError(f"{params.FILE}: {where}.population: {said}")
     people = [IDENTITY] if row.population == "inference" else []
     for attribute in row.attributes:
-        known(f"{where}.attributes", attribute, [*wanted.attributes(row.data), *people])
+        known(f"{where}.attributes", attribute, [*wanted.attribute_names(row.data), *people])
     for what in ("attributes", "budgets", "auditors", "arms"):
         given = getattr(row, what)
         if given is not None and (not given or len(set(given)) < len(given)):
@@ -49,7 +49,7 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
 
 def _ceiling(wanted: Parameters, where: str, row: Row) -> None:
     """The undefended arm is audited on the same images, for the same attributes, over as many seeds."""
-    rows = wanted.audits.rows
+    rows = wanted.attributes.rows
     arms = {
         f"{name}/{arm}": other
         for name, other in rows.items()

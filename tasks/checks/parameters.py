@@ -108,7 +108,7 @@ class Parameters:
             evaluate_membership.EvaluateMembership, values["evaluate_membership"], "evaluate_membership"
         )
         self.audit = params.validate(Audit, values["audit"], "audit")
-        self.audits = params.validate(attributes.Attributes, values["attributes"], "attributes")
+        self.attributes = params.validate(attributes.Attributes, values["attributes"], "attributes")
         self.evaluate_attributes = params.validate(
             evaluate_attributes.EvaluateAttributes, values["evaluate_attributes"], "evaluate_attributes"
         )
@@ -154,7 +154,7 @@ class Parameters:
         records, splits = self._prepared(row)
         return sorted({records[i].label for split in PRIVATE for i in splits[split]}, key=natural)
 
-    def attributes(self, row: str) -> list[str]:
+    def attribute_names(self, row: str) -> list[str]:
         """Names of attributes that images of a row of `prepare` have; see `people`."""
         return list(self._trained_on(row)[0].attributes)
 

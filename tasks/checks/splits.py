@@ -62,11 +62,11 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
     if not row.arms:
         raise InputError(f"{params.FILE}: {where}.arms: none; allowed: one or more")
     if row.task is not None:
-        known(f"{where}.task", row.task, wanted.attributes(row.data))
+        known(f"{where}.task", row.task, wanted.attribute_names(row.data))
     for arm, own in row.arms.items():
         plan = defended(row.defense, {**row.knobs, **own.knobs}, own.cem, f"{where}.arms.{arm}")
         if plan.private is not None:
-            known(f"{where}.arms.{arm}, private", plan.private, wanted.attributes(row.data))
+            known(f"{where}.arms.{arm}, private", plan.private, wanted.attribute_names(row.data))
         with torch.device("cpu"):  # a cut is seen to be right by running the network
             at(f"{where}.arms.{arm}", plan.prepare, _model(wanted, row), wanted.image_shape(row.data))
 

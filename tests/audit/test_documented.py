@@ -32,7 +32,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "range(25)" in made
     (target / "elsewhere.py").write_text(made.replace("range(25)", "range(2)"))
     subprocess.run([sys.executable, "elsewhere.py"], cwd=target, check=True)
-    datasets, row = (YAML(typ="safe").load(text) for text in blocks("yaml"))
+    said = {key: value for text in blocks("yaml") for key, value in YAML(typ="safe").load(text).items()}
+    datasets, row = said["prepare"]["rows"], said["audit"]["rows"]
 
     def change(values: Any) -> None:
         values["prepare"]["rows"].update(datasets)
