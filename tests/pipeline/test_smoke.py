@@ -121,7 +121,8 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
     expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none", "peel-none")]
     expected += ["evaluate_split", "report_split", "prototypes@peel-none", "design@digits"]
     expected += ["split@faces", "invert_split@ppa-faces-plain", "table", "book"]
-    expected += ["split@law", "split@noise", "features@digits", "shadows@digits"]
+    expected += ["split@law", "split@noise", "split@partitioning", "features@digits", "shadows@digits"]
+    expected += ["shadow_victims@none", "shadow_victims@noise-cem"]
     expected += ["attributes@partitioning", "evaluate_attributes", "report_attributes"]
     expected += ["membership@lira", "membership@loss", "evaluate_membership", "report_membership"]
     assert top == sorted(expected)
