@@ -5,6 +5,7 @@ from pathlib import Path
 from mipriv import plugin
 from mipriv.errors import InputError
 from mipriv.models.split import split
+from mipriv.plugin import one_of
 from tasks.audits.rows import Row, Victim
 from tasks.checks.parameters import Parameters
 from tasks.checks.refusals import at, known
@@ -55,5 +56,8 @@ def _victim(row: Row, shape: tuple[int, int, int], folders: list[str], training:
     with row.brought(Path.cwd()) as weights:
         victim = Victim.load(row, weights, shape, folders)
     victim.outputs(training)
+    # By the names that the user knows: the network stands behind a layer of preprocessing here.
+    inside = [name.removeprefix("network.") for name, _ in victim.model.named_modules() if "network." in name]
     for layer in row.layers:
+        one_of(layer, inside, "layers")
         split(victim.model, f"network.{layer}", shape)
