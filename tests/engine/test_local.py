@@ -69,6 +69,7 @@ def test_a_users_mistake_passes_as_it_is(place: Place) -> None:
 
 
 def test_a_bug_names_its_cell_and_the_line_and_ends_the_others(place: Place) -> None:
+    others = children(os.getpid())  # servers that other tests of this process share
     work = [
         Cell("long", "engine_toys:gated", {"seed": 1, "log": str(place.root / "log"), "gate": "/nowhere"}),
         Cell("seed-1/ids-000", "engine_toys:breaks", {}),
@@ -77,7 +78,7 @@ def test_a_bug_names_its_cell_and_the_line_and_ends_the_others(place: Place) -> 
         fanout.run(work, replace(place, workers=2))
     assert broken.value.__notes__ == ["in cell seed-1/ids-000 of toy@row"]
     assert 'engine_toys.py", line' in str(broken.value.__cause__)
-    assert children(os.getpid()) == set()
+    assert children(os.getpid()) <= others
 
 
 def test_an_error_that_cannot_be_sent_is_told_in_words(place: Place) -> None:
