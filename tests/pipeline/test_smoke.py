@@ -312,11 +312,13 @@ def test_membership_is_measured_where_the_records_resolve_it(smoke: Path) -> Non
     with (smoke / "out/evaluate_membership/leakage.csv").open() as file:
         lines = list(csv.DictReader(file))
     cells = {f"S-{s}/C-{c}" for s in (4, 8) for c in (2, 3)}
-    told = {line["subject"] for line in lines if line["figure"] == "tpr at fpr 0.1"}
+    found = [(line["kind"], line["subject"]) for line in lines if line["figure"] == "tpr at fpr 0.1"]
+    told = {subject for kind, subject in found if kind == "membership"}
     assert told == {f"{attack}/{cell}" for attack in ("lira", "loss") for cell in cells}
+    assert {subject for kind, subject in found if kind == "membership of a victim"} == {"none", "noise/cem"}
     assert not [line for line in lines if line["figure"].startswith(("tpr at fpr 0.01", "tpr at fpr 0.001"))]
     page = (smoke / "out/report_membership/report.html").read_text()
-    assert "An FPR of 0.01 is refused in 4 of 4 cells" in page and page.count("data:image/png") == 3
+    assert "An FPR of 0.01 is refused in 4 of 4 cells" in page and page.count("data:image/png") == 4
     assert "S = 8, C = 3 and S = 4, C = 2" in page and "Spearman" in page
 
 
@@ -335,11 +337,11 @@ def test_fresh_auditors_tell_attributes_and_the_page_says_so(smoke: Path) -> Non
 
 
 def test_a_scale_without_shadows_still_has_the_page_of_membership(copy: Path) -> None:
-    for folder in ("shadows", "membership"):
+    for folder in ("shadows", "membership", "shadow_victims"):
         shutil.rmtree(copy / "out" / folder)
 
     def empty(values: dict[str, dict[str, object]]) -> None:
-        for block in ("features", "shadows", "membership"):
+        for block in ("features", "shadows", "membership", "shadow_victims"):
             values[block]["rows"] = {}
 
     edit(copy, empty)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from flows import graph, scale
 from tests.pipeline.conftest import ROOT, edit, ran, run
 
 NEW = {"finetune@smooth", "invert@ppa-smooth"}
-READERS = {"evaluate", "report", "prototypes@peel-none", "table", "book"}
+READERS = {"evaluate", "evaluate_membership", "report", "prototypes@peel-none", "table", "book"}
 
 
 def add(values: dict[str, Any]) -> None:
