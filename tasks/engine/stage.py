@@ -216,7 +216,7 @@ def _shown(block: Mapping[str, Any], row: str | None) -> dict[str, Any]:
 
 
 def _terminated(*_: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one, from its group or parent, would end the cleaning up
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
     raise SystemExit(128 + signal.SIGTERM)  # an exception, so that the events are ended
 
 
