@@ -227,7 +227,8 @@ def _optimizer(
         optimizer = torch.optim.SGD(weights, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
     else:
         betas = (recipe.momentum, 0.999)
-        optimizer = torch.optim.Adam(weights, recipe.lr, betas, weight_decay=recipe.weight_decay)
+        # Fused: a third of the time over millions of weights, which it reads once.
+        optimizer = torch.optim.Adam(weights, recipe.lr, betas, weight_decay=recipe.weight_decay, fused=True)
 
     def factor(step: int) -> float:
         return 1.0 if recipe.schedule == "constant" else (1 + math.cos(math.pi * min(step / steps, 1))) / 2

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from mipriv.data.augment import Augment, mirrored
+from mipriv.data.augment import Augment, _grid, mirrored
 from mipriv.errors import InputError
 
 
@@ -67,6 +68,13 @@ def test_rotation_by_a_quarter_turn() -> None:
     uniforms[0, 4] = 1.0  # the largest rotation
     turned = Augment(flip=0.0, rotate=90.0)(image, uniforms)
     assert any(torch.allclose(turned, torch.rot90(image, k, (2, 3)), atol=1e-6) for k in (1, 3))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 12)])
+def test_places_are_those_of_torchs_affine_grid(height: int, width: int) -> None:
+    maps = torch.randn(7, 2, 3, dtype=torch.float64)
+    expected = F.affine_grid(maps, [7, 1, height, width], align_corners=False)
+    torch.testing.assert_close(_grid(maps, height, width), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_jitter_stays_in_range_and_changes_brightness(images: Tensor) -> None:

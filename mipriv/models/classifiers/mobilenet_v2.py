@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 from torchvision.models import mobilenet_v2
 
+from mipriv.models import small_maps
 from mipriv.models.classifiers import IMAGENET_MEAN, IMAGENET_STD, Classifier, Normalise
 
 
@@ -23,6 +24,7 @@ class MobileNetV2:
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> Classifier:
         """See `Architecture.build`; one grey channel is repeated to three by the normalisation."""
         net = mobilenet_v2(width_mult=self.width)
+        small_maps.adopt(net)
         trunk = nn.Sequential()
         trunk.add_module("features", net.features)
         trunk.add_module("pool", nn.AdaptiveAvgPool2d(1))
