@@ -1,5 +1,7 @@
 """Threads and determinism of a process, set before its work."""
 
+import contextlib
+import ctypes
 import inspect
 import os
 import sys
@@ -12,6 +14,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# By glibc's numbers in malloc.h, bytes: free memory at its top that is kept, what is asked for beyond a need,
+# and from what size on a block is mapped by itself.
+KEPT = {-1: 512 * 2**20, -2: 16 * 2**20, -3: 32 * 2**20}
 
 
 def settle(threads: int) -> None:
@@ -20,6 +25,7 @@ def settle(threads: int) -> None:
     Variables reach only libraries that are loaded later, hence the calls; torch itself is not loaded for
     stages that do without it.
     """
+    _keep_memory()
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     for variable in VARIABLES:
         os.environ[variable] = str(threads)
@@ -32,6 +38,17 @@ def settle(threads: int) -> None:
         # It guards against code that reads fresh memory unwritten; it made training 1.1 to 7 times slower.
         torch.utils.deterministic.fill_uninitialized_memory = False
         _spare_compiler(torch)
+
+
+def _keep_memory() -> None:
+    """Let a process keep the memory of tensors that are gone, for the next ones.
+
+    Every step of training frees what it made. glibc gives that back to the system, which clears thousands of
+    pages a step for the next: a tenth of the time of small networks. Other C libraries are left as they are.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        for parameter, value in KEPT.items():
+            ctypes.CDLL("libc.so.6").mallopt(parameter, value)
 
 
 def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
