@@ -37,8 +37,8 @@ print(json.dumps({"weights": layer.weight.tolist(), "compiler": "torch._dynamo" 
 """
 
 
-# Steps that make eight megabytes ten times and let them go, as those of training do; prints how many pages the
-# system had to clear for them.
+# Steps that make eight megabytes ten times and let them go, as those of training do; prints how many pages
+# the system had to clear for them.
 STEPS = """
 import json, resource, sys
 import torch
