@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mipriv import draws
 from mipriv.data.augment import Augment
+from mipriv.device import place
 from mipriv.errors import InputError
 from mipriv.models.generators import Generator, Progress
 from mipriv.plugin import one_of
@@ -113,7 +114,7 @@ class GAN:
     ) -> tuple[DCGAN, list[dict[str, float]]]:
         """See `Prior.fit`."""
         with draws.seeded(seed, "initial weights"):
-            model = self.build(tuple(images.shape[1:])).to(device)  # type: ignore[arg-type]
+            model = place(self.build(tuple(images.shape[1:])), device)  # type: ignore[arg-type]
         makers = [*model.stem.parameters(), *model.up.parameters()]
         maker = torch.optim.Adam(makers, self.lr, self.betas)
         judge = torch.optim.Adam(model.critic.parameters(), self.lr, self.betas)
