@@ -1,8 +1,11 @@
 """Stages recorded one by one, held against the file that DVC itself writes."""
 
+import os
 import re
 import shutil
+import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,16 +64,60 @@ def test_what_is_not_simple_is_left_to_dvc(whole: str) -> None:
     assert dvc.replaced(whole, lock({"a": {"cmd": "y"}})) is None
 
 
-def test_values_that_are_written_once_and_named_again_are_left_to_dvc() -> None:
+def test_values_that_another_stage_names_are_left_to_dvc() -> None:
     twice = [1, 2]
     shared = {"cmd": "x", "params": {"p": twice, "q": twice}}
     plain = {"cmd": "x"}
     assert SHARED.search(lock({"a": shared}))
     assert dvc.replaced(lock({"a": plain}), lock({"a": shared})) is None
-    assert dvc.replaced(lock({"a": shared}), lock({"a": plain})) is None
+    assert dvc.replaced(lock({"a": shared}), lock({"a": plain})) == lock({"a": plain})
+    assert dvc.replaced(lock({"a": {"p": twice}, "b": {"p": twice}}), lock({"a": plain})) is None
     assert dvc.replaced(lock({"b": shared, "a": plain}), lock({"a": {"cmd": "y"}})) == lock(
         {"b": shared, "a": {"cmd": "y"}}
     )
+
+
+def test_what_is_written_has_no_value_that_is_named_again() -> None:
+    twice = [1, {"x": 2}]
+    shared = OrderedDict(a={"p": twice, "q": (twice, None, 1.5)})
+    assert dvc._apart(shared) == {"a": {"p": twice, "q": [twice, None, 1.5]}}
+    assert not SHARED.search(lock(dvc._apart(shared)))
+
+
+def test_each_record_is_read_by_itself_as_dvc_reads_it() -> None:
+    text = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    assert dict(dvc.Records(text.removeprefix(dvc.HEAD))) == real()
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        lock({}).removeprefix(dvc.HEAD),
+        lock({"a": {"cmd": "x"}}, datasets=[]).removeprefix(dvc.HEAD),
+        "  'a b':\n    cmd: x\n",
+        "  a: {cmd: x}\n",
+        "  a:\n    cmd: x\n  a:\n    cmd: y\n",
+        "  a:\n    cmd: x\n    p: &id001\n    - 1\n  b:\n    cmd: x\n    q: *id001\n",
+    ],
+    ids=["empty", "no stages", "more than stages", "quoted", "in one line", "twice", "named elsewhere"],
+)
+def test_records_that_are_not_simple_are_refused(rest: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        dvc.Records(rest)
+
+
+def test_a_damaged_record_is_dvcs_own_error(fresh: Path) -> None:
+    run(fresh, sys.executable, "-m", "flows.dvc", "repro", "-q")
+    path = fresh / "dvc.lock"
+    text = path.read_text(encoding="utf-8")
+    assert "    cmd: " in text
+    path.write_text(text.replace("    cmd: ", "    command: "), encoding="utf-8")
+    refused = subprocess.run(
+        [sys.executable, "-m", "flows.dvc", "repro", "alone"],
+        cwd=fresh, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert refused.returncode and "dvc.lock" in refused.stderr
 
 
 def test_a_run_leaves_the_lock_that_dvc_leaves(fresh: Path, tmp_path: Path) -> None:
