@@ -17,8 +17,7 @@ from tasks import people, table
 from tasks.joined import cells
 from tasks.joined.cells import COLUMNS, COUNT, Column, Row
 from tasks.joined.changes import difference
-from tasks.leakage import sign
-from tasks.page.joint import spelt_change
+from tasks.page.joint import spelt_change, told
 
 CELL, GAP = 24, "  "
 SAYS = {-1: "lower", 0: "no change shown", 1: "higher"}
@@ -94,7 +93,7 @@ def _changed(a: Side, b: Side, name: str, column: Column) -> str:
         return "not paired: no training seed in both"
     by = one.cells[column.name].by, other.cells[column.name].by
     note = "" if by[0] == by[1] else f" ({by[0]} -> {by[1]})"
-    return f"{spelt_change(found, column)} {SAYS[sign(found)]}{note}"
+    return f"{spelt_change(found, column)} {SAYS[told(found, column)]}{note}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from mipriv.stats import Figure
 from tasks.joined.cells import COLUMNS, COUNT, PERCENT, Cell, Column, Row
-from tasks.leakage import plain, points, sign
+from tasks.leakage import plain, points
 from tasks.page.findings import Finding, listed
 
 LEAKS = tuple(column for column in COLUMNS if column.leaks)
 NATURAL, MACS, SECONDS = (COLUMNS[i] for i in (0, -2, -1))
+PLAIN_DIGITS = 3  # of a change that is not in percent
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,20 @@ def spelt_change(change: Figure, column: Column) -> str:
     """A difference in points, or in the figure's own unit with its sign."""
     if column.unit == PERCENT:
         return points(change)
-    ends = (change.point, change.low, change.high)
-    point, low, high = (f"{end:+.3f}" for end in ends)
+    # Adding 0.0 turns the -0.0 that rounding leaves into 0.0.
+    ends = (round(end, PLAIN_DIGITS) + 0.0 for end in (change.point, change.low, change.high))
+    point, low, high = (f"{end:+.{PLAIN_DIGITS}f}" for end in ends)
     return f"{point} [{low}, {high}]"
+
+
+def told(change: Figure, column: Column) -> int:
+    """-1 or 1 where the interval of a change lies below or above zero as it is printed; 0 where it does not.
+
+    A sentence that names a change which the page prints as zero would contradict the figure beside it.
+    """
+    scale, digits = (100, 1) if column.unit == PERCENT else (1, PLAIN_DIGITS)
+    low, high = (round(scale * end, digits) for end in (change.low, change.high))
+    return (low > 0) - (high < 0)
 
 
 def _says(cell: Cell, column: Column) -> str:
@@ -121,7 +133,7 @@ def _levels(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
 def _helps(rows: Sequence[Row]) -> str:
     less, more = [], []
     for row in rows:
-        signs = [(c.title, c.leaks * sign(change)) for c, change in _changed(row, LEAKS)]
+        signs = [(c.title, c.leaks * told(change, c)) for c, change in _changed(row, LEAKS)]
         less += [f"{row.name} ({title})" for title, way in signs if way < 0]
         more += [f"{row.name} ({title})" for title, way in signs if way > 0]
     if not any(list(_changed(row, LEAKS)) for row in rows):
@@ -136,7 +148,10 @@ def _helps(rows: Sequence[Row]) -> str:
 
 def _changes(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     for row in rows:
-        parts = [f"{c.title} {spelt_change(change, c)}{_unit(c)}" for c, change in _changed(row, LEAKS)]
+        parts = [
+            f"{c.title} {spelt_change(change, c)}{_unit(c)}{'' if told(change, c) else ' (no change shown)'}"
+            for c, change in _changed(row, LEAKS)
+        ]
         if parts:
             yield row.name, ", ".join(parts) + ", against the same attack on its undefended twin."
 
@@ -149,8 +164,8 @@ def _changed(row: Row, columns: Sequence[Column]) -> Iterator[tuple[Column, Figu
 
 
 def _cost(rows: Sequence[Row]) -> str:
-    worse = [row.name for row in rows if any(sign(change) < 0 for _, change in _changed(row, [NATURAL]))]
-    alike = [row.name for row in rows if any(sign(change) == 0 for _, change in _changed(row, [NATURAL]))]
+    worse = [row.name for row in rows if any(told(change, c) < 0 for c, change in _changed(row, [NATURAL]))]
+    alike = [row.name for row in rows if any(told(change, c) == 0 for c, change in _changed(row, [NATURAL]))]
     parts = [f"Natural accuracy is shown to fall for {listed(worse)}."] if worse else []
     parts += [f"No change of natural accuracy is shown for {listed(alike)}."] if alike else []
     return " ".join(parts) or "No defended victim has an undefended twin to be compared with."
