@@ -96,6 +96,14 @@ def _changed(a: Side, b: Side, name: str, column: Column) -> str:
     return f"{spelt_change(found, column)} {SAYS[told(found, column)]}{note}"
 
 
+def _read(name: str, folder: Path) -> Side:
+    """A side; what is wrong with it is said of the revision, whose folder is a passing one."""
+    try:
+        return Side.read(folder)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: two folders with a table each, and what to call them."""
     parser = argparse.ArgumentParser(prog="python -m tasks.compare", description=__doc__, allow_abbrev=False)
@@ -104,10 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--names", nargs=2, default=["A", "B"])
     given = parser.parse_args(argv)
     try:
-        print(*lines(Side.read(given.a), Side.read(given.b), given.names), sep="\n")
+        a, b = (_read(name, own) for name, own in zip(given.names, (given.a, given.b), strict=True))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print(*lines(a, b, given.names), sep="\n")
     return 0
 
 
