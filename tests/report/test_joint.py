@@ -110,9 +110,12 @@ def test_a_floor_is_cleared_by_the_whole_interval_alone() -> None:
 def test_the_words_say_what_the_intervals_say() -> None:
     leaks, _, helps, _ = joint.findings(ROWS, ["none"])
     assert dict(leaks.rows)["inversion, top 1"] == (
-        "above its floor from none; not shown above its floor from frozen."
+        "clears its floor on “none”; not shown to clear its floor on “frozen”."
     )
-    assert helps.answer == "Shown to leak less than the undefended twin: frozen (inversion, top 1)."
+    assert (
+        helps.answer
+        == "Shown to leak less than the undefended twin, under the same attack: “frozen” (inversion, top 1)."
+    )
     assert "shown" not in dict(helps.rows)["frozen"]
     unclear = [ROWS[0], row("frozen", figure(0.2, 0.05, 0.3), 0.1, figure(-0.3, -0.5, 0.1))]
     assert joint.findings(unclear, ["none"])[2].answer == (
@@ -134,7 +137,7 @@ def test_no_sentence_names_a_change_that_is_printed_as_none(change: Figure, said
     cell = Cell(figure(0.01, 0.009, 0.011), floor=0.02, change=change)
     defended = Row(own.name, own.data, own.checkpoint, own.digests, {**own.cells, error.name: cell})
     helps = joint.findings([ROWS[0], defended], ["none"])[2]
-    assert ("Shown to leak more: frozen (reconstruction, MSE)" in helps.answer) is said
+    assert ("Shown to leak more: “frozen” (reconstruction, MSE)" in helps.answer) is said
     assert ("(no change shown)" in dict(helps.rows)["frozen"]) is not said
     assert "-0.000" not in joint.spelt_change(change, error)
     share = {column.name: column for column in COLUMNS}["inversion"]
