@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mipriv.stats import Figure
 from tasks.joined.cells import COLUMNS, COUNT, PERCENT, Cell, Column, Row
 from tasks.leakage import points
-from tasks.page.findings import Finding, listed
+from tasks.page.findings import Finding, listed, named
 
 LEAKS = tuple(column for column in COLUMNS if column.leaks)
 NATURAL, MACS, SECONDS = (COLUMNS[i] for i in (0, -2, -1))
@@ -74,11 +74,6 @@ def clears(cell: Cell, column: Column) -> bool | None:
     if cell.value is None or cell.floor is None or not column.leaks:
         return None
     return cell.value.low > cell.floor if column.leaks > 0 else cell.value.high < cell.floor
-
-
-def named(names: Sequence[str]) -> str:
-    """Names in quotes: a victim may be called `none`, and a column has commas."""
-    return listed([f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}" for name in names])
 
 
 def findings(rows: Sequence[Row], undefended: Sequence[str]) -> list[Finding]:
