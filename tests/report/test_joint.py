@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -214,6 +215,10 @@ def test_a_link_holds_its_search_and_no_quote_that_ends_it() -> None:
     address = finding("http://127.0.0.1:5000/", "faces/plain")
     assert address.startswith("http://127.0.0.1:5000/#/experiments/") and "faces%2Fplain" in address
     assert not set("\"'<> ") & set(address)
+    asked = parse_qs(address.partition("?")[2])
+    assert "tags.victim = 'faces/plain'" in asked["searchFilter"][0]
+    assert "tags.`mipriv.stage` = 'evaluate'" in asked["searchFilter"][0]  # and not what fisher finds of it
+    assert asked["orderByKey"] == ["metrics.`accuracy_at_1`"]  # else children are folded away
 
 
 def side(folder: Path, rows: list[Row], reached: np.ndarray) -> Path:
