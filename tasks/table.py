@@ -178,6 +178,7 @@ def _row(sources: Sources, name: str, victim: Victim) -> Row:
         )
         for figure in (MSE, SSIM)
     }
+    twin = changes.twin(victim.subject, sources.victims)
     asked_in = "invert_split" if victim.of == "split" else "invert"
     found = {
         "natural_accuracy": _natural(sources, victim),
@@ -186,7 +187,9 @@ def _row(sources: Sources, name: str, victim: Victim) -> Row:
         ),
         "reconstruction_mse": recovered[MSE],
         "reconstruction_ssim": recovered[SSIM],
-        "membership": threats.membership(sources.memberships, victim.subject, sources.stage.params.rate),
+        "membership": threats.membership(
+            sources.memberships, victim.subject, sources.stage.params.rate, twin
+        ),
         "attributes": threats.attributes(
             sources.audits,
             sources.labels(victim.data),
@@ -197,7 +200,6 @@ def _row(sources: Sources, name: str, victim: Victim) -> Row:
         "client_macs": _macs(sources, victim),
         "training_seconds": _seconds(sources, victim),
     }
-    twin = changes.twin(victim.subject, sources.victims)
     if twin is not None:
         pairs = changes.Pairs(sources.people, sources.every, sources.recovered.wanted)
         found = {name: pairs.changed(cell, victim.subject, twin) for name, cell in found.items()}

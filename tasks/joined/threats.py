@@ -86,8 +86,13 @@ def _floors(table: Table, where: str, figure: str) -> Iterator[Line]:
             yield line
 
 
-def membership(table: Table, victim: str, rate: float) -> Cell:
-    """TPR at a rate of the attack that the parameters name first, and its change from the undefended one."""
+def membership(table: Table, victim: str, rate: float, twin: str | None) -> Cell:
+    """TPR at a rate of the attack that the parameters name first, and its change from the undefended twin.
+
+    Args:
+        twin: the undefended victim of the same network; a change from another one is left out, since it is
+            not what the defence changed.
+    """
     own = [line for line in table.lines if (line.subject, line.kind) == (victim, KIND)]
     told = [line for line in own if line.figure == TPR.format(rate)]
     if not told:
@@ -95,9 +100,11 @@ def membership(table: Table, victim: str, rate: float) -> Cell:
         none = "no shadows of this victim; add a row to shadow_victims"
         return Cell(None, f"{NOT_RUN}: {few if own else none}")
     line = told[0]
-    wanted = (victim, DIFFERENCE, line.figure, line.judge)
+    wanted = (victim, DIFFERENCE, line.figure, line.judge, twin)
     changes = (
-        each.value for each in table.lines if (each.subject, each.kind, each.figure, each.judge) == wanted
+        each.value
+        for each in table.lines
+        if (each.subject, each.kind, each.figure, each.judge, each.against) == wanted
     )
     by = f"{line.judge} at FPR {rate:g}, the first of {_count(len(told))}"
     return Cell(line.value, floor=rate, by=by, change=next(changes, None))

@@ -144,8 +144,9 @@ def _helps(rows: Sequence[Row]) -> str:
     less, more = [], []
     for row in rows:
         signs = [(c.title, c.leaks * told(change, c)) for c, change in _changed(row, LEAKS)]
-        less += [f"{named([row.name])} ({title})" for title, way in signs if way < 0]
-        more += [f"{named([row.name])} ({title})" for title, way in signs if way > 0]
+        for found, side in ((less, -1), (more, 1)):
+            titles = [title for title, way in signs if way == side]
+            found += [f"{named([row.name])} ({'; '.join(titles)})"] if titles else []
     if not any(list(_changed(row, LEAKS)) for row in rows):
         return "No defended victim has an undefended twin under the same attack."
     said = (

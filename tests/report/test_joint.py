@@ -147,20 +147,24 @@ def test_no_sentence_names_a_change_that_is_printed_as_none(change: Figure, said
 
 
 def test_membership_is_read_by_the_victims_name_and_refused_where_records_are_few() -> None:
-    def line(attack: str, name: str, point: float, kind: str = "membership of a victim") -> Line:
-        return Line("none", kind, name, attack, "", figure(point, point, point))
+    def line(
+        attack: str, name: str, point: float, kind: str = "membership of a victim", against: str = ""
+    ) -> Line:
+        return Line("none", kind, name, attack, against, figure(point, point, point))
 
     tpr = "tpr at fpr 0.1"
-    change = line("lira", tpr, -0.2, "membership difference")
+    change = line("lira", tpr, -0.2, "membership difference", "plain")
     told = Table((line("lira", "auc", 0.7), line("lira", tpr, 0.4), line("loss", tpr, 0.5), change))
-    cell = threats.membership(told, "none", 0.1)
+    cell = threats.membership(told, "none", 0.1, "plain")
     assert cell.value is not None and (cell.value.point, cell.floor) == (0.4, 0.1) and "lira" in cell.by
     assert cell.change is not None and cell.change.point == -0.2
-    few = threats.membership(Table((line("lira", "auc", 0.6),)), "none", 0.1)
+    # A whole victim is no twin of a split one, whatever the stage compared it with.
+    assert threats.membership(told, "none", 0.1, "another").change is None
+    few = threats.membership(Table((line("lira", "auc", 0.6),)), "none", 0.1, None)
     assert few.why == (
         "not run at this scale: too few records of this victim to tell an FPR of 0.1; raise rate of table"
     )
-    assert threats.membership(told, "one", 0.1).why == (
+    assert threats.membership(told, "one", 0.1, None).why == (
         "not run at this scale: no shadows of this victim; add a row to shadow_victims"
     )
 
