@@ -141,7 +141,8 @@ def _sign(column: Column) -> str:
 
 
 def _helps(rows: Sequence[Row]) -> str:
-    less, more = [], []
+    less: list[str] = []
+    more: list[str] = []
     for row in rows:
         signs = [(c.title, c.leaks * told(change, c)) for c, change in _changed(row, LEAKS)]
         for found, side in ((less, -1), (more, 1)):
