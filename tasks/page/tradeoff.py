@@ -64,7 +64,7 @@ def tradeoff(panels: Sequence[Panel]) -> bytes:
     marks = marked(list(dict.fromkeys(name for panel in panels for name in panel.curves)))
     lowest = 100 * min(point.natural.point for panel in panels for point in _points(panel))
     with style():
-        size = (3.7 * len(judges) + 0.5, 2.9 * len(settings) + 0.8)
+        size = (3.7 * len(judges) + 0.5, 2.3 * len(settings) + 0.8)
         figure = Canvas(figsize=size, dpi=150, layout="constrained")
         grid = figure.subplots(len(settings), len(judges), sharex=True, sharey=True, squeeze=False)
         for panel in panels:
