@@ -16,7 +16,7 @@ from mipriv.errors import InputError
 from tasks import people, table
 from tasks.joined import cells
 from tasks.joined.cells import COLUMNS, COUNT, Column, Row
-from tasks.joined.changes import difference
+from tasks.joined.changes import difference, same
 from tasks.page.joint import spelt_change, told
 
 CELL, GAP = 24, "  "
@@ -88,6 +88,8 @@ def _changed(a: Side, b: Side, name: str, column: Column) -> str:
         return "not paired: no figures by person"
     if a.digests["data"].get(one.data) != b.digests["data"].get(other.data):
         return "not paired: another data set"
+    if same(a.people[key], b.people[key]):
+        return "the same for every person and training seed"
     found = difference(b.people[key], a.people[key])
     if found is None:
         return "not paired: no training seed in both"

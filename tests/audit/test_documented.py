@@ -25,9 +25,10 @@ def blocks(kind: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh copy, the model of the page in it, the rows of the page in its parameters."""
+    """A fresh copy that knows no earlier runs, with the model of the page and the rows in its parameters."""
     target = tmp_path_factory.mktemp("own") / "project"
     scale.copy(ROOT, target)
+    run(target, "dvc", "config", "--local", "cache.dir", target / ".dvc" / "cache")
     (made,) = blocks("python")
     assert "range(25)" in made
     (target / "elsewhere.py").write_text(made.replace("range(25)", "range(2)"))

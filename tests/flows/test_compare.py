@@ -88,6 +88,11 @@ def test_two_revisions_differ_by_person_and_seed(project: Path) -> None:
     assert f"{points(paired_difference(REACHED, REACHED / 2))} higher" in back
 
 
+def test_a_revision_beside_itself_differs_nowhere(project: Path) -> None:
+    said = compare(project, ["old", "old"]).stdout
+    assert "the same for every person and training seed" in said and "no change shown" not in said
+
+
 def test_what_does_not_pair_says_why(project: Path) -> None:
     assert "not paired: no training seed in both" in compare(project, ["old", "other"]).stdout
 
