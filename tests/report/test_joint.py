@@ -17,6 +17,7 @@ from tasks.joined.changes import difference, twin
 from tasks.leakage import Line, Table
 from tasks.page import embedded, joint
 from tasks.page.lookups import finding
+from tasks.page.pictures import marked
 from tasks.people import Values
 from tests.pipeline.test_evaluate import victim
 
@@ -244,3 +245,11 @@ def test_two_tables_are_compared_by_person(tmp_path: Path, capsys: pytest.Captur
     (b / people.FILE).unlink()
     assert compare.main([str(a), str(b)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_no_two_names_share_a_mark_and_all_colours_are_okabe_and_itos() -> None:
+    names = [f"defence {i}" for i in range(30)]
+    found = marked(names)
+    assert len(set(found.values())) == len(names) and list(found) == names
+    told_apart = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000"}
+    assert {color for color, _ in found.values()} <= told_apart
