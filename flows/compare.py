@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from flows.project import artifact, dvc, environment, fail, root
 
 FILES = ("table", "people", "digests")
@@ -30,16 +32,17 @@ def bring(project: Path, revision: str, folder: Path) -> None:
                 fail(f"{path.relative_to(project)} is not there; run the pipeline first")
             target.write_bytes(path.read_bytes())
             continue
-        _known(project, revision)
         relative = path.relative_to(project).as_posix()
+        _known(project, revision)
+        _recorded(project, revision, relative)
         command = dvc("get", ".", relative, "--rev", revision, "--out", str(target), "--quiet")
         done = subprocess.run(
             command, cwd=project, env=environment(), capture_output=True, text=True, check=False
         )
         if done.returncode or not target.is_file():
             fail(
-                f"{relative} of {revision!r} is not in DVC's cache, or the revision has no such table; "
-                f"`dvc pull` brings it from a remote, `dvc repro book` at that revision computes it"
+                f"{relative} of revision {revision!r} is not in DVC's cache; `dvc pull` brings it from a "
+                f"remote, `dvc repro table` at that revision computes it"
             )
 
 
@@ -47,6 +50,19 @@ def _known(project: Path, revision: str) -> None:
     command = ["git", "rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
     if subprocess.run(command, cwd=project, capture_output=True, check=False).returncode:
         fail(f"revision {revision!r} does not exist; allowed: what git knows, or {WORKSPACE}")
+
+
+def _recorded(project: Path, revision: str, relative: str) -> None:
+    """Refuse a revision whose `dvc.lock`, as committed, knows no such file."""
+    command = ["git", "show", f"{revision}:./dvc.lock"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    stages = (YAML(typ="safe").load(done.stdout) or {}).get("stages") or {} if not done.returncode else {}
+    made = {out["path"] for stage in stages.values() for out in stage.get("outs", ())}
+    if relative not in made:
+        fail(
+            f"revision {revision!r} has no table: its dvc.lock names no {relative}; "
+            f"allowed: a revision committed after `make run`, or {WORKSPACE}"
+        )
 
 
 def main() -> int:

@@ -27,8 +27,7 @@ PARTS = {
 }
 OPTIONS = ["data", "victims", "splits", "table", *PARTS]
 STAGE_OF = {
-    "natural_accuracy": "evaluate",
-    "inversion": "evaluate",
+    "natural_accuracy": "evaluate_split",
     "reconstruction_mse": "evaluate_split",
     "reconstruction_ssim": "evaluate_split",
     "membership": "evaluate_membership",
@@ -104,6 +103,8 @@ def _line(stage: Stage[Book], row: Row, victim: table.Victim) -> Line:
     server = stage.params.mlflow
     links = {name: lookups.stage(server, of) for name, of in STAGE_OF.items()}
     links |= {"inversion": lookups.finding(server, victim.subject)}
+    if victim.of == "finetune":  # each of its findings has it; of a split victim `evaluate_split` tells it
+        links["natural_accuracy"] = links["inversion"]
     links |= {"training_seconds": lookups.stage(server, f"{victim.of}@{victim.victim}")}
     shown = [(joint.shown(row.cells[column.name], column), links[column.name]) for column in COLUMNS]
     return Line(row.name, row.checkpoint, shown)

@@ -16,9 +16,8 @@ from mipriv.errors import InputError
 from tasks import people, table
 from tasks.joined import cells
 from tasks.joined.cells import COLUMNS, COUNT, Column, Row
-from tasks.joined.changes import difference
-from tasks.leakage import sign
-from tasks.page.joint import spelt_change
+from tasks.joined.changes import difference, same
+from tasks.page.joint import spelt_change, told
 
 CELL, GAP = 24, "  "
 SAYS = {-1: "lower", 0: "no change shown", 1: "higher"}
@@ -89,12 +88,22 @@ def _changed(a: Side, b: Side, name: str, column: Column) -> str:
         return "not paired: no figures by person"
     if a.digests["data"].get(one.data) != b.digests["data"].get(other.data):
         return "not paired: another data set"
+    if same(a.people[key], b.people[key]):
+        return "the same for every person and training seed"
     found = difference(b.people[key], a.people[key])
     if found is None:
         return "not paired: no training seed in both"
     by = one.cells[column.name].by, other.cells[column.name].by
     note = "" if by[0] == by[1] else f" ({by[0]} -> {by[1]})"
-    return f"{spelt_change(found, column)} {SAYS[sign(found)]}{note}"
+    return f"{spelt_change(found, column)} {SAYS[told(found, column)]}{note}"
+
+
+def _read(name: str, folder: Path) -> Side:
+    """A side; what is wrong with it is said of the revision, whose folder is a passing one."""
+    try:
+        return Side.read(folder)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,10 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--names", nargs=2, default=["A", "B"])
     given = parser.parse_args(argv)
     try:
-        print(*lines(Side.read(given.a), Side.read(given.b), given.names), sep="\n")
+        a, b = (_read(name, own) for name, own in zip(given.names, (given.a, given.b), strict=True))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print(*lines(a, b, given.names), sep="\n")
     return 0
 
 

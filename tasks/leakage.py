@@ -25,6 +25,7 @@ INFORMATION, FACTOR = "information, nats", "information factor"
 TPR, AUC = "tpr at fpr {:g}", "auc"
 QUERIES, STUDY = "queries an identity", "queries of the study"
 BALANCED, AUC, RECOVERED = "balanced accuracy", "auc", "recovered share"
+ATTRIBUTE, ATTRIBUTE_FLOOR, CHOSEN = "attribute", "attribute floor", "chosen on validation"
 SIMULATED = "simulated"  # a kind that no table has: attackers inside a training are no auditors
 # The file has six decimals: an end of an interval this near to zero is zero.
 ZERO = 1e-6

@@ -26,6 +26,7 @@ from tasks.splits.recovered import place
 FILE, METRICS, DIGESTS = "table.csv", "metrics.json", "digests.json"
 UNNAMED = re.compile(r"[^\w.\- ]")  # what no event is named with
 OPTIONS = ["data", "victims", "splits", "reconstructions", "evaluation", "split_evaluation", "memberships"]
+OPTIONS += ["audits"]
 RECORDS = ("finetune", "split", "invert", "invert_split", "reconstruct")
 
 
@@ -75,6 +76,17 @@ class Sources:
     def memberships(self) -> Table:
         """Of `evaluate_membership`."""
         return leakage.read(self.stage.path("memberships") / leakage.FILE)
+
+    @cached_property
+    def audits(self) -> Table:
+        """Of `evaluate_attributes`."""
+        return leakage.read(self.stage.path("audits") / leakage.FILE)
+
+    @property
+    def audited(self) -> dict[str, tuple[str, str]]:
+        """Rows of `attributes`: whom each audits, and which attribute ought to be hidden."""
+        rows = self.stage.values["attributes"]["rows"]
+        return {name: (row["victim"], row["attributes"][0]) for name, row in rows.items()}
 
     @cached_property
     def every(self) -> Inversions:
@@ -166,19 +178,28 @@ def _row(sources: Sources, name: str, victim: Victim) -> Row:
         )
         for figure in (MSE, SSIM)
     }
+    twin = changes.twin(victim.subject, sources.victims)
+    asked_in = "invert_split" if victim.of == "split" else "invert"
     found = {
         "natural_accuracy": _natural(sources, victim),
         "inversion": threats.inversion(
-            sources.inversion, sources.every, victim.subject, sources.alike(victim)
+            sources.inversion, sources.every, victim.subject, sources.alike(victim), asked_in
         ),
         "reconstruction_mse": recovered[MSE],
         "reconstruction_ssim": recovered[SSIM],
-        "membership": threats.membership(sources.memberships, victim.subject, sources.stage.params.rate),
-        "attributes": threats.attributes(None, sources.labels(victim.data), victim.subject, {}),
+        "membership": threats.membership(
+            sources.memberships, victim.subject, sources.stage.params.rate, twin
+        ),
+        "attributes": threats.attributes(
+            sources.audits,
+            sources.labels(victim.data),
+            victim.subject,
+            victim.of == "split",
+            sources.audited,
+        ),
         "client_macs": _macs(sources, victim),
         "training_seconds": _seconds(sources, victim),
     }
-    twin = changes.twin(victim.subject, sources.victims)
     if twin is not None:
         pairs = changes.Pairs(sources.people, sources.every, sources.recovered.wanted)
         found = {name: pairs.changed(cell, victim.subject, twin) for name, cell in found.items()}
@@ -206,7 +227,8 @@ def _seconds(sources: Sources, victim: Victim) -> Cell:
     path = sources.records(victim.of) / f"{victim.victim}.jsonl"
     within = f"{victim.arm}/" if victim.arm else ""
     found = checkpoints.seconds(path, [f"{within}seed-{seed}" for seed in sources.seeds(victim)])
-    return Cell(found, "" if found else f"{NOT_RUN}: no record of its training")
+    why = f"{NOT_RUN}: no record of this victim's training; run {victim.of} again"
+    return Cell(found, "" if found else why)
 
 
 def _by_person(sources: Sources, rows: list[Row]) -> dict[people.Key, people.Values]:

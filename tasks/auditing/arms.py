@@ -21,11 +21,11 @@ from mipriv.stats import Figure
 from tasks import attributes as stage
 from tasks.auditing.parts import IDENTITY, shown
 from tasks.auditing.simulated import Simulated
-from tasks.leakage import AUC, BALANCED, NATURAL, RECOVERED, Line
+from tasks.leakage import ATTRIBUTE, ATTRIBUTE_FLOOR, AUC, BALANCED, CHOSEN, NATURAL, RECOVERED, Line
 
-CHOSEN, MAXIMUM = "chosen on validation", "maximum on test"
+MAXIMUM = "maximum on test"
 MAJORITY, LABEL = "majority", "main label alone"
-KIND, FLOOR, VICTIM = "attribute", "attribute floor", "audited victim"
+KIND, FLOOR, VICTIM = ATTRIBUTE, ATTRIBUTE_FLOOR, "audited victim"
 DROP = "accuracy less undefended"
 WHOLE = 1.0
 

@@ -77,6 +77,28 @@ def shadows(path: Path, labels: Tensor, classes: int) -> Answers:
     return Answers(said[:, None], labels, members)
 
 
+def apart(own: Answers, references: Answers) -> tuple[Answers, Answers]:
+    """Records that neither the victim nor any shadow was trained on become the population of both.
+
+    RMIA compares with them; a record that no shadow has cannot be told by a likelihood ratio anyhow. Where
+    there are none both come back as they were.
+    """
+    nobody = ~(own.members.any(0) | references.members.any(0))
+    if not nobody.any():
+        return own, references
+    one, other = (
+        Answers(
+            answers.logits[:, :, ~nobody],
+            answers.labels[~nobody],
+            answers.members[:, ~nobody],
+            answers.logits[:, :, nobody],
+            answers.labels[nobody],
+        )
+        for answers in (own, references)
+    )
+    return one, other
+
+
 def of_records(said: Sequence[Tensor], labels: Sequence[Tensor]) -> Answers:
     """A victim's answers to members and to others, in that order."""
     members = torch.cat([torch.ones(len(labels[0])), torch.zeros(len(labels[1]))]).bool()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mipriv import plugin, stats
+from mipriv.attacks.membership import Answers
 from mipriv.data.dataset import Dataset
 from mipriv.device import place
 from mipriv.errors import InputError
@@ -125,19 +126,22 @@ class Told:
             return []
         said = [self.answered[f"{part}.logits"] for part in ("training", "data")]
         own = answers.of_records(said, [self.answered[f"{part}.labels"] for part in ("training", "data")])
-        references = None
+        asked: dict[str, tuple[Answers, Answers | None]] = {"loss": (own, None)}
         if self.row.shadows is not None:
             with brought(self.row.shadows, root, "shadows") as path:
                 references = answers.shadows(path, own.labels, own.logits.shape[-1])
+            asked |= dict.fromkeys(threats.REFERENCED, answers.apart(own, references))
         lines: list[Line] = []
-        for attack in ("loss", *(threats.REFERENCED if references else ())):
+        for attack, (told, others) in asked.items():
             try:
-                lines += self._told(attack, answers.scores(attack, own, references), own.members[0], left)
+                lines += self._told(attack, answers.scores(attack, told, others), told.members[0], left)
             except InputError as error:  # an attack that needs more than there is says so
                 left.append(LeftOut(self.name, MEMBERSHIP, attack, NOT_APPLICABLE, str(error)))
         return lines
 
     def _told(self, attack: str, scores: Tensor, members: Tensor, left: list[LeftOut]) -> Iterator[Line]:
+        known = ~scores.isnan()  # records that some shadow has and some lacks
+        scores, members = scores[known], members[known]
         yield Line(self.name, MEMBERSHIP, AUC, "", attack, metrics.area(scores, members))
         distinct = int((~members).sum())
         for rate in self.wanted.rates:

@@ -12,7 +12,7 @@ from tasks.leakage import percent, plain
 from tasks.tables import write_csv
 
 ABSENT, NOT_RUN = "not applicable", "not run at this scale"
-PERCENT, PLAIN, COUNT = "percent", "plain", "count"
+PERCENT, PLAIN, COUNT, TIME = "percent", "plain", "count", "seconds"
 FIELDS = ("low", "high", "floor", "n", "seeds", "by", "change", "change_low", "change_high")
 
 
@@ -57,6 +57,8 @@ class Cell:
             return self.why
         if column.unit == COUNT:
             return f"{self.value.point:,.0f}"
+        if column.unit == TIME:
+            return _time(self.value)
         return percent(self.value) if column.unit == PERCENT else plain(self.value)
 
     def floored(self, column: "Column") -> str:
@@ -64,6 +66,12 @@ class Cell:
         if self.floor is None:
             return ""
         return f"{100 * self.floor:.1f}" if column.unit == PERCENT else f"{self.floor:.3f}"
+
+
+def _time(value: Figure) -> str:
+    """`6.2`, or `12.4 [11.9, 13.0]` where seeds differ."""
+    ends = f" [{value.low:.1f}, {value.high:.1f}]" if value.low < value.high else ""
+    return f"{value.point:.1f}{ends}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ COLUMNS = (
     Column("membership", "membership, TPR", PERCENT, 1),
     Column("attributes", "attributes, balanced accuracy", PERCENT, 1),
     Column("client_macs", "client, MACs an image", COUNT, 0),
-    Column("training_seconds", "training, seconds", PLAIN, 0),
+    Column("training_seconds", "training, seconds", TIME, 0),
 )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from tasks import reconstruct
 from tasks.inversions import Inversions
 from tasks.joined.cells import ABSENT, NOT_RUN, Cell
-from tasks.leakage import MSE, SSIM, TOP1, Line, Table
+from tasks.leakage import ATTRIBUTE, ATTRIBUTE_FLOOR, BALANCED, CHOSEN, MSE, SSIM, TOP1, Line, Table
 from tasks.memberships.grids import TPR
 from tasks.memberships.victims import DIFFERENCE, KIND
 
@@ -36,15 +36,18 @@ class Reconstructions:
     place: Callable[[reconstruct.Row], str]
 
 
-def inversion(table: Table, every: Inversions, victim: str, own: Collection[str] = ()) -> Cell:
+def inversion(
+    table: Table, every: Inversions, victim: str, own: Collection[str] = (), asked_in: str = "invert"
+) -> Cell:
     """Top-1 accuracy by the first judge, of the attack that the last judge finds the strongest.
 
     Args:
         own: judges of the victim's own architecture, who see it as it sees itself: the last to be asked.
+        asked_in: the block of parameters whose rows attack such a victim.
     """
     rows = [name for name, row in every.wanted.rows.items() if row.victim == victim]
     if not rows:
-        return Cell(None, f"{NOT_RUN}: no inversion of it is asked for")
+        return Cell(None, f"{NOT_RUN}: no inversion of this victim; add a row to {asked_in}")
     judges = [judge for judge in table.judges if judge not in own] or table.judges
     chosen = max(rows, key=lambda name: table.value(name, "attack", TOP1, judges[-1]).point)
     value = table.value(chosen, "attack", TOP1, judges[0])
@@ -59,7 +62,7 @@ def reconstruction(
 ) -> Cell:
     """Error of what the attack of least validation error recovered, at that layer or the cut."""
     if arm is None:
-        return Cell(None, f"{ABSENT}: no layer is named to cut it after")
+        return Cell(None, f"{ABSENT}: whole, and no layer to cut it after is named in table")
     rows = {
         f"{name}/{arm}": row
         for name, row in attacks.wanted.rows.items()
@@ -67,7 +70,7 @@ def reconstruction(
     }
     if not rows:
         where = f" after {arm}" if of == "finetune" else ""
-        return Cell(None, f"{NOT_RUN}: no reconstruction of it{where} is asked for")
+        return Cell(None, f"{NOT_RUN}: no reconstruction of this victim{where}; add a row to reconstruct")
     chosen = min(rows, key=attacks.errors)
     against = f"{victim}/{arm}"
     value = table.value(chosen, "reconstruction", figure, "", against)
@@ -83,48 +86,61 @@ def _floors(table: Table, where: str, figure: str) -> Iterator[Line]:
             yield line
 
 
-def membership(table: Table, victim: str, rate: float) -> Cell:
-    """TPR at a rate of the attack that the parameters name first, and its change from the undefended one."""
+def membership(table: Table, victim: str, rate: float, twin: str | None) -> Cell:
+    """TPR at a rate of the attack that the parameters name first, and its change from the undefended twin.
+
+    Args:
+        twin: the undefended victim of the same network; a change from another one is left out, since it is
+            not what the defence changed.
+    """
     own = [line for line in table.lines if (line.subject, line.kind) == (victim, KIND)]
     told = [line for line in own if line.figure == TPR.format(rate)]
     if not told:
-        why = f"its records do not resolve an FPR of {rate:g}" if own else "it has no shadow models"
-        return Cell(None, f"{NOT_RUN}: {why}")
+        few = f"too few records of this victim to tell an FPR of {rate:g}; raise rate of table"
+        none = "no shadows of this victim; add a row to shadow_victims"
+        return Cell(None, f"{NOT_RUN}: {few if own else none}")
     line = told[0]
-    wanted = (victim, DIFFERENCE, line.figure, line.judge)
+    wanted = (victim, DIFFERENCE, line.figure, line.judge, twin)
     changes = (
-        each.value for each in table.lines if (each.subject, each.kind, each.figure, each.judge) == wanted
+        each.value
+        for each in table.lines
+        if (each.subject, each.kind, each.figure, each.judge, each.against) == wanted
     )
     by = f"{line.judge} at FPR {rate:g}, the first of {_count(len(told))}"
     return Cell(line.value, floor=rate, by=by, change=next(changes, None))
 
 
-def attributes(table: Table | None, labels: list[str], victim: str, audits: Mapping[str, str]) -> Cell:
-    """Balanced accuracy of the auditor that validation chose, on the attribute that it tells best.
+def attributes(
+    table: Table, labels: list[str], victim: str, split: bool, audits: Mapping[str, tuple[str, str]]
+) -> Cell:
+    """Balanced accuracy of the auditor that validation chose, on the attribute that ought to be hidden.
 
     Args:
-        table: of `evaluate_attributes`, where there is one.
+        table: of `evaluate_attributes`.
         labels: attributes that the data set has.
-        audits: rows of `attributes` by name, with the row of `split` that each audits.
+        split: whether the victim sends anything.
+        audits: rows of `attributes` by name, with the row of `split` that each audits and the attribute that
+            it names first.
     """
     if not labels:
-        return Cell(None, f"{ABSENT}: no labels")
-    found: dict[tuple[str, str], tuple[Line, float]] = {}
-    for line in table.lines if table else ():
+        return Cell(None, f"{ABSENT}: no labels of attributes come with these images")
+    if not split:
+        return Cell(None, f"{ABSENT}: whole, sends no features to anybody")
+    for line in table.lines:
         row, _, arm = line.subject.partition("/")
-        own = f"{audits.get(row)}/{arm}" == victim
-        if own and (line.kind, line.figure, line.judge) == ("attribute", "balanced accuracy", "chosen"):
-            floors = [
-                other.value.point
-                for other in (table.lines if table else ())
-                if (other.subject, other.kind, other.figure, other.against)
-                == (line.subject, "attribute floor", line.figure, line.against)
-            ]
-            found[line.subject, line.against] = (line, max(floors, default=0.5))
-    if not found:
-        return Cell(None, f"{NOT_RUN}: no audit of its features is asked for")
-    line, floor = max(found.values(), key=lambda one: one[0].value.point - one[1])
-    return Cell(line.value, floor=floor, by=f"chosen auditor, {line.against}", source=None)
+        audited, hidden = audits.get(row, ("", ""))
+        wanted = (ATTRIBUTE, BALANCED, CHOSEN, hidden)
+        if f"{audited}/{arm}" == victim and (line.kind, line.figure, line.judge, line.against) == wanted:
+            floor = max(_attribute_floors(table, line))
+            return Cell(line.value, floor=floor, by=f"the auditor {CHOSEN}, {hidden}")
+    return Cell(None, f"{NOT_RUN}: no audit of this victim's features; add a row to attributes")
+
+
+def _attribute_floors(table: Table, line: Line) -> Iterator[float]:
+    wanted = (line.subject, ATTRIBUTE_FLOOR, line.figure, line.against)
+    for other in table.lines:
+        if (other.subject, other.kind, other.figure, other.against) == wanted:
+            yield other.value.point
 
 
 def errors(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from mipriv.errors import InputError
 from mipriv.stats import Figure
 from tasks.attributes import Attributes
-from tasks.auditing.arms import CHOSEN, DROP, FLOOR, KIND, LABEL, MAJORITY, MAXIMUM, VICTIM, at_budget
+from tasks.auditing.arms import DROP, FLOOR, KIND, LABEL, MAJORITY, MAXIMUM, VICTIM, at_budget
 from tasks.auditing.simulated import Simulated
 from tasks.auditing.strengths import Strength
-from tasks.leakage import AUC, BALANCED, NATURAL, RECOVERED, Table, percent, points, sign
+from tasks.leakage import AUC, BALANCED, CHOSEN, NATURAL, RECOVERED, Table, percent, points, sign
 
 NOTHING = "Nothing was run: attributes.rows is empty at this scale, and this page has no figures."
 ABSENT = "\N{EN DASH}"

@@ -4,14 +4,13 @@ Colours are Okabe and Ito's; shapes and fillings say the same again.
 """
 
 from collections.abc import Sequence
-from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from tasks.page.audited import Audited, Told
-from tasks.page.pictures import GREY, MARKS, saved, style
+from tasks.page.pictures import GREY, marked, saved, style
 from tasks.page.tradeoff import reach
 
 
@@ -23,7 +22,7 @@ def tradeoff(row: str, found: Sequence[Audited], attribute: str) -> bytes:
         found: its arms, and its ceiling, all with a main accuracy.
         attribute: which.
     """
-    marks = dict(zip([one.name for one in found], cycle(MARKS), strict=False))
+    marks = marked([one.name for one in found])
     with style():
         figure = Canvas(figsize=(7.6, 4.0), dpi=150, layout="constrained")
         axes = figure.add_subplot()
@@ -85,7 +84,7 @@ def _arm(axes: Axes, one: Audited, told: Told, color: str, shape: str) -> None:
 
 def work(found: Sequence[Audited], attribute: str) -> bytes:
     """Multiply-accumulates of the client for an image against what is told of an attribute."""
-    marks = dict(zip([one.name for one in found], cycle(MARKS), strict=False))
+    marks = marked([one.name for one in found])
     with style():
         figure = Canvas(figsize=(7.6, 3.8), dpi=150, layout="constrained")
         axes = figure.add_subplot()

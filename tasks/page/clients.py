@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mipriv.errors import InputError
 from mipriv.stats import Figure
-from tasks.page.pictures import GREY, MARKS, Pixels, saved, strip, style
+from tasks.page.pictures import GREY, Pixels, marked, saved, strip, style
 from tasks.page.tradeoff import reach
 
 COLUMNS = 2  # panels side by side
@@ -66,7 +66,7 @@ def clients(panels: Sequence[Panel]) -> bytes:
     """
     if not panels:
         raise InputError("clients: 0 panels; allowed: from 1")
-    marks = _marks(list(dict.fromkeys(name for panel in panels for name in panel.hosts)))
+    marks = marked(list(dict.fromkeys(name for panel in panels for name in panel.hosts)))
     wide = min(COLUMNS, len(panels))
     tall = -(-len(panels) // wide)
     with style():
@@ -81,12 +81,6 @@ def clients(panels: Sequence[Panel]) -> bytes:
         figure.supylabel("mean squared error of what is recovered", fontsize=9)
         figure.legend(handles=_key(marks), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
         return saved(figure)
-
-
-def _marks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and shape of each host: where colours come again, they come with another shape."""
-    many = len(MARKS)
-    return {name: (MARKS[i % many][0], MARKS[(i + i // many) % many][1]) for i, name in enumerate(names)}
 
 
 def _panel(axes: Axes, panel: Panel, marks: Mapping[str, tuple[str, str]]) -> None:

@@ -174,6 +174,11 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def named(names: Sequence[str]) -> str:
+    """Names in quotes: a victim may be called `none`, and a column has commas."""
+    return listed([f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}" for name in names])
+
+
 def _span(values: Sequence[float]) -> str:
     """`5.0%`, or `5.0% to 7.0%`."""
     return " to ".join(dict.fromkeys(f"{value:.1f}%" for value in (min(values), max(values))))

@@ -24,6 +24,12 @@ FROZEN, TRAINABLE, GREY = "#56B4E9", "#E69F00", "#666666"
 TILE, NEAR, FAR = 96, 2, 10  # pixels: widest face, gap between faces of one person, gap between people
 
 
+def marked(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and shape of each name: where colours come again, they come with another shape."""
+    many = len(MARKS)
+    return {name: (MARKS[i % many][0], MARKS[(i + i // many) % many][1]) for i, name in enumerate(names)}
+
+
 @dataclass(frozen=True)
 class Part:
     """A block of layers with its trainable and frozen parameters."""

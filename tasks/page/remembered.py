@@ -10,6 +10,7 @@ from tasks.leakage import Table, percent, points, sign
 from tasks.memberships import victims
 from tasks.memberships.grids import AUC, TPR
 from tasks.memberships.victims import DIFFERENCE, KIND, Victims
+from tasks.page.findings import listed, named, share
 from tasks.page.vulnerability import Told
 from tasks.shadow_victims import Row
 
@@ -86,13 +87,14 @@ def said(table: Table, rows: Mapping[str, Row], wanted: Victims) -> list[str]:
     attack, figure = next(iter(wanted.attacks)), TPR.format(wanted.rate)
     told = {row.subject: find(table, row.subject, KIND, figure, attack) for row in rows.values()}
     known = {subject: value for subject, value in told.items() if value is not None}
-    above = [f"{subject} ({percent(value)}%)" for subject, value in known.items() if value.low > wanted.rate]
-    below = [f"{subject} ({percent(value)}%)" for subject, value in known.items() if value.low <= wanted.rate]
-    sentences = []
+    spelt = {subject: f"{named([subject])} ({share(value)})" for subject, value in known.items()}
+    above = [spelt[subject] for subject, value in known.items() if value.low > wanted.rate]
+    below = [spelt[subject] for subject, value in known.items() if value.low <= wanted.rate]
+    sentences, at = [], f"At an FPR of {wanted.rate:g}, {attack}"
     if above:
-        sentences.append(f"At an FPR of {wanted.rate:g}, {attack} tells members of {', '.join(above)}.")
+        sentences.append(f"{at} tells members of {listed(above)}.")
     if below:
-        sentences.append(f"It is not shown to do better than guessing on {', '.join(below)}.")
+        sentences.append(f"{at} is not shown to do better than guessing on {listed(below)}.")
     return sentences + list(_changes(table, rows, wanted, attack, figure))
 
 
@@ -106,4 +108,5 @@ def _changes(
     for row in rows.values():
         change = find(table, row.subject, DIFFERENCE, figure, attack)
         if change is not None:
-            yield f"It {words[sign(change)]} {row.subject} than of {other}: {points(change)} points."
+            whose = f"{named([row.subject])} than of {named([other])}"
+            yield f"{attack} {words[sign(change)]} {whose}: {points(change)} points."

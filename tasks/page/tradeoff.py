@@ -5,7 +5,7 @@ Colours are Okabe and Ito's; shapes say the same again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,9 +14,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from mipriv.stats import Figure
-from tasks.page.pictures import GREY, MARKS, saved, style
+from tasks.page.pictures import GREY, marked, saved, style
 
 HOLLOW = "undefended"
+WIDTH = 30  # letters that go beside one panel
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,10 @@ def tradeoff(panels: Sequence[Panel]) -> bytes:
     """Natural accuracy against attack accuracy in percent: a row of panels a setting, a column a judge."""
     settings = list(dict.fromkeys(panel.setting for panel in panels))
     judges = list(dict.fromkeys(panel.judge for panel in panels))
-    defenses = dict.fromkeys(name for panel in panels for name in panel.curves)
-    marks = dict(zip(defenses, cycle(MARKS)))  # defences beyond them share marks
+    marks = marked(list(dict.fromkeys(name for panel in panels for name in panel.curves)))
     lowest = 100 * min(point.natural.point for panel in panels for point in _points(panel))
     with style():
-        size = (3.7 * len(judges) + 0.5, 2.9 * len(settings) + 0.8)
+        size = (3.7 * len(judges) + 0.5, 2.3 * len(settings) + 0.8)
         figure = Canvas(figsize=size, dpi=150, layout="constrained")
         grid = figure.subplots(len(settings), len(judges), sharex=True, sharey=True, squeeze=False)
         for panel in panels:
@@ -74,7 +74,7 @@ def tradeoff(panels: Sequence[Panel]) -> bytes:
         for judge, axes in zip(judges, grid[0], strict=True):
             axes.set_title(f"judge {judge}")
         for setting, axes in zip(settings, grid[:, 0], strict=True):
-            axes.set_ylabel(f"{setting}\nattack accuracy, top 1, %", fontsize=8)
+            axes.set_ylabel(f"{fill(setting, WIDTH)}\nattack accuracy, top 1, %", fontsize=8)
         figure.supxlabel("natural accuracy of the victim, %", fontsize=9)
         figure.legend(handles=_key(marks), loc="outside upper center", ncols=5, frameon=False, fontsize=8)
         return saved(figure)
@@ -125,7 +125,7 @@ def _key(marks: Mapping[str, tuple[str, str]]) -> list[Line2D]:
 def attacks(rows: Mapping[str, Mapping[str, Reached]], chance: float) -> bytes:
     """Accuracy of each row by each judge in percent with its interval; hollow: where it began."""
     judges = list(dict.fromkeys(judge for seen in rows.values() for judge in seen))
-    marks = dict(zip(judges, cycle(MARKS)))
+    marks = marked(judges)
     with style():
         figure = Canvas(figsize=(9, 0.42 * len(rows) + 1.2), dpi=150, layout="constrained")
         axes = figure.add_subplot()
@@ -157,13 +157,6 @@ def attacks(rows: Mapping[str, Mapping[str, Reached]], chance: float) -> bytes:
         guess = Line2D([], [], color=GREY, linestyle=":", label="guessing")
         figure.legend(handles=[*shapes, hollow, guess], loc="outside upper center", ncols=6, frameon=False)
         return saved(figure)
-
-
-def _attack(axes: Axes, height: float, found: Reached, color: str, shape: str) -> None:
-    begun, made = 100 * found.begun.point, 100 * found.made.point
-    axes.plot(begun, height, shape, color=color, markerfacecolor="white", markersize=5)
-    whiskers = reach(found.made)
-    axes.errorbar(made, height, xerr=whiskers, fmt=shape, color=color, markersize=5, elinewidth=1)
 
 
 def reach(figure: Figure) -> NDArray[np.float64]:

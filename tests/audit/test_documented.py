@@ -25,9 +25,10 @@ def blocks(kind: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh copy, the model of the page in it, the rows of the page in its parameters."""
+    """A fresh copy that knows no earlier runs, with the model of the page and the rows in its parameters."""
     target = tmp_path_factory.mktemp("own") / "project"
     scale.copy(ROOT, target)
+    run(target, "dvc", "config", "--local", "cache.dir", target / ".dvc" / "cache")
     (made,) = blocks("python")
     assert "range(25)" in made
     (target / "elsewhere.py").write_text(made.replace("range(25)", "range(2)"))
@@ -142,3 +143,28 @@ def test_the_refusal_that_the_page_shows_is_what_is_said(
     finally:
         (project / "params.yaml").write_text(before)
     assert blocks("text")[0].strip() in refused.stderr
+
+
+def test_shadows_made_as_the_page_says_let_lira_and_rmia_run(
+    project: Path, done: subprocess.CompletedProcess[str]
+) -> None:
+    """The last of this file: what it leaves is not as the others found it."""
+
+    def shadowed(values: Any) -> None:
+        values["audit"]["rows"]["mine"]["shadows"] = "mine/shadows.safetensors"
+
+    (made,) = blocks("py")
+    assert "PAIRS, EPOCHS = 8, 25" in made
+    (project / "shadows.py").write_text(made.replace("8, 25", "2, 2"))
+    subprocess.run([sys.executable, "shadows.py"], cwd=project, check=True)
+    edit(project, shadowed)
+    again = run(project, "dvc", "repro", "audit@mine", MIPRIV_PUBLISH="off")
+    assert "audit@mine" in ran(again)
+    lines, left = table(project, "leakage.csv"), table(project, "left_out.csv")
+    told = {line["against"]: line for line in lines if line["figure"] == "auc"}
+    assert list(told) == ["loss", "lira", "rmia"]
+    # Of 200 records the loss tells all; 40 that no shadow has are the population of the others.
+    assert [line["n"] for line in told.values()] == ["200", "160", "160"]
+    ends = [[float(line[end]) for end in ("low", "point", "high")] for line in told.values()]
+    assert all(0 <= low <= point <= high <= 1 for low, point, high in ends)
+    assert not [one for one in left if "shadow" in one["why"]]

@@ -13,10 +13,10 @@ from mipriv.stats import Figure
 from tasks import attributes, leakage, report_attributes
 from tasks.attributes import Attributes, ask, tell
 from tasks.auditing import arms, simulated, strengths
-from tasks.auditing.arms import CHOSEN, FLOOR, KIND, LABEL
+from tasks.auditing.arms import FLOOR, KIND, LABEL
 from tasks.auditing.parts import IDENTITY, PARTS, parts, shown
 from tasks.auditing.simulated import Simulated
-from tasks.leakage import BALANCED, NATURAL, RECOVERED, Line, Table
+from tasks.leakage import BALANCED, CHOSEN, NATURAL, RECOVERED, Line, Table
 from tasks.page import audited
 from tasks.page.render import html
 

@@ -2,19 +2,22 @@
 
 import json
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
 
 from mipriv.errors import InputError
 from mipriv.stats import Figure, paired_difference
-from tasks import compare, people, table
+from tasks import compare, invert, people, table
+from tasks.inversions import Inversions
 from tasks.joined import cells, checkpoints, threats
 from tasks.joined.cells import COLUMNS, Cell, Row
 from tasks.joined.changes import difference, twin
 from tasks.leakage import Line, Table
 from tasks.page import embedded, joint
 from tasks.page.lookups import finding
+from tasks.page.pictures import marked
 from tasks.people import Values
 from tests.pipeline.test_evaluate import victim
 
@@ -109,29 +112,98 @@ def test_a_floor_is_cleared_by_the_whole_interval_alone() -> None:
 def test_the_words_say_what_the_intervals_say() -> None:
     leaks, _, helps, _ = joint.findings(ROWS, ["none"])
     assert dict(leaks.rows)["inversion, top 1"] == (
-        "above its floor from none; not shown above its floor from frozen."
+        "clears its floor on “none”; not shown to clear its floor on “frozen”."
     )
-    assert helps.answer == "Shown to leak less than the undefended twin: frozen (inversion, top 1)."
+    assert (
+        helps.answer
+        == "Shown to leak less than the undefended twin, under the same attack: “frozen” (inversion, top 1)."
+    )
+    assert "shown" not in dict(helps.rows)["frozen"]
     unclear = [ROWS[0], row("frozen", figure(0.2, 0.05, 0.3), 0.1, figure(-0.3, -0.5, 0.1))]
     assert joint.findings(unclear, ["none"])[2].answer == (
         "No defence is shown to lower any of these figures."
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (figure(-0.0003, -0.0004, -0.0001), False),  # printed as 0.000 [0.000, 0.000]
+        (figure(-0.0010, -0.0016, -0.0004), False),  # printed as -0.001 [-0.002, 0.000]
+        (figure(-0.0020, -0.0030, -0.0010), True),
+    ],
+)
+def test_no_sentence_names_a_change_that_is_printed_as_none(change: Figure, said: bool) -> None:
+    error = {column.name: column for column in COLUMNS}["reconstruction_mse"]
+    own = row("frozen", figure(0.2, 0.05, 0.3), 0.1)
+    cell = Cell(figure(0.01, 0.009, 0.011), floor=0.02, change=change)
+    defended = Row(own.name, own.data, own.checkpoint, own.digests, {**own.cells, error.name: cell})
+    helps = joint.findings([ROWS[0], defended], ["none"])[2]
+    assert ("Shown to leak more: “frozen” (reconstruction, MSE)" in helps.answer) is said
+    assert ("(no change shown)" in dict(helps.rows)["frozen"]) is not said
+    assert "-0.000" not in joint.spelt_change(change, error)
+    share = {column.name: column for column in COLUMNS}["inversion"]
+    assert joint.told(figure(-0.0100, -0.02, -0.0004), share) == 0  # -1.0 [-2.0, 0.0] points
+    assert joint.told(figure(-0.0100, -0.02, -0.0006), share) == -1
+
+
 def test_membership_is_read_by_the_victims_name_and_refused_where_records_are_few() -> None:
-    def line(attack: str, name: str, point: float, kind: str = "membership of a victim") -> Line:
-        return Line("none", kind, name, attack, "", figure(point, point, point))
+    def line(
+        attack: str, name: str, point: float, kind: str = "membership of a victim", against: str = ""
+    ) -> Line:
+        return Line("none", kind, name, attack, against, figure(point, point, point))
 
     tpr = "tpr at fpr 0.1"
-    change = line("lira", tpr, -0.2, "membership difference")
+    change = line("lira", tpr, -0.2, "membership difference", "plain")
     told = Table((line("lira", "auc", 0.7), line("lira", tpr, 0.4), line("loss", tpr, 0.5), change))
-    cell = threats.membership(told, "none", 0.1)
+    cell = threats.membership(told, "none", 0.1, "plain")
     assert cell.value is not None and (cell.value.point, cell.floor) == (0.4, 0.1) and "lira" in cell.by
     assert cell.change is not None and cell.change.point == -0.2
-    few = threats.membership(Table((line("lira", "auc", 0.6),)), "none", 0.1)
-    assert few.why == "not run at this scale: its records do not resolve an FPR of 0.1"
-    assert threats.membership(told, "one", 0.1).why.startswith("not run at this scale")
-    assert threats.attributes(None, [], "none", {}).why == "not applicable: no labels"
+    # A whole victim is no twin of a split one, whatever the stage compared it with.
+    assert threats.membership(told, "none", 0.1, "another").change is None
+    few = threats.membership(Table((line("lira", "auc", 0.6),)), "none", 0.1, None)
+    assert few.why == (
+        "not run at this scale: too few records of this victim to tell an FPR of 0.1; raise rate of table"
+    )
+    assert threats.membership(told, "one", 0.1, None).why == (
+        "not run at this scale: no shadows of this victim; add a row to shadow_victims"
+    )
+
+
+def test_attributes_are_those_that_ought_to_be_hidden_over_the_best_floor() -> None:
+    def line(subject: str, kind: str, judge: str, of: str, point: float) -> Line:
+        return Line(subject, kind, "balanced accuracy", judge, of, figure(point, point, point))
+
+    chosen = "chosen on validation"
+    told = Table(
+        (
+            line("asked/plain", "attribute floor", "majority", "male", 0.5),
+            line("asked/plain", "attribute floor", "main label alone", "male", 0.6),
+            line("asked/plain", "attribute floor", "majority", "identity", 0.1),
+            line("asked/plain", "attribute", "maximum on test", "male", 0.95),
+            line("asked/plain", "attribute", chosen, "male, 10% of the labels", 0.7),
+            line("asked/plain", "attribute", chosen, "identity", 0.99),
+            line("asked/plain", "attribute", chosen, "male", 0.9),
+        )
+    )
+    audits = {"asked": ("faces", "male")}
+    cell = threats.attributes(told, ["male"], "faces/plain", True, audits)
+    assert cell.value is not None and (cell.value.point, cell.floor) == (0.9, 0.6) and "male" in cell.by
+    other = threats.attributes(told, ["male"], "faces/cem", True, audits)
+    assert other.why == ("not run at this scale: no audit of this victim's features; add a row to attributes")
+    whole = threats.attributes(told, ["male"], "none", False, audits)
+    assert whole.why == "not applicable: whole, sends no features to anybody"
+    assert threats.attributes(told, [], "faces/plain", True, audits).why.startswith(
+        "not applicable: no labels of attributes"
+    )
+
+
+def test_a_reason_names_the_block_that_a_row_is_wanted_in() -> None:
+    nothing = invert.Invert(identities=None, identities_a_cell=1, seed=0, attacks={}, rows={})
+    every = Inversions(nothing, {}, frozenset())
+    for block in ("invert", "invert_split"):
+        cell = threats.inversion(Table(()), every, "none", asked_in=block)
+        assert cell.why == f"not run at this scale: no inversion of this victim; add a row to {block}"
 
 
 def test_pages_in_one_share_no_anchor(tmp_path: Path) -> None:
@@ -148,6 +220,10 @@ def test_a_link_holds_its_search_and_no_quote_that_ends_it() -> None:
     address = finding("http://127.0.0.1:5000/", "faces/plain")
     assert address.startswith("http://127.0.0.1:5000/#/experiments/") and "faces%2Fplain" in address
     assert not set("\"'<> ") & set(address)
+    asked = parse_qs(address.partition("?")[2])
+    assert "tags.victim = 'faces/plain'" in asked["searchFilter"][0]
+    assert "tags.`mipriv.stage` = 'evaluate'" in asked["searchFilter"][0]  # and not what fisher finds of it
+    assert asked["orderByKey"] == ["metrics.`accuracy_at_1`"]  # else children are folded away
 
 
 def side(folder: Path, rows: list[Row], reached: np.ndarray) -> Path:
@@ -169,3 +245,11 @@ def test_two_tables_are_compared_by_person(tmp_path: Path, capsys: pytest.Captur
     (b / people.FILE).unlink()
     assert compare.main([str(a), str(b)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_no_two_names_share_a_mark_and_all_colours_are_okabe_and_itos() -> None:
+    names = [f"defence {i}" for i in range(30)]
+    found = marked(names)
+    assert len(set(found.values())) == len(names) and list(found) == names
+    told_apart = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000"}
+    assert {color for color, _ in found.values()} <= told_apart

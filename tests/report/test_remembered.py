@@ -44,11 +44,13 @@ def table(change: tuple[float, float, float]) -> Table:
 
 def test_words_follow_the_intervals() -> None:
     said = remembered.said(table((-0.38, -0.5, -0.2)), ROWS, WANTED)
-    assert said[0] == "At an FPR of 0.1, lira tells members of none (50.0 [40.0, 60.0]%)."
-    assert said[1] == "It is not shown to do better than guessing on faces/cem (12.0 [5.0, 20.0]%)."
-    assert said[2] == "It tells less of faces/cem than of none: -38.0 [-50.0, -20.0] points."
+    assert said[0] == "At an FPR of 0.1, lira tells members of “none” (50.0% [40.0, 60.0])."
+    assert said[1] == (
+        "At an FPR of 0.1, lira is not shown to do better than guessing on “faces/cem” (12.0% [5.0, 20.0])."
+    )
+    assert said[2] == "lira tells less of “faces/cem” than of “none”: -38.0 [-50.0, -20.0] points."
     unclear = remembered.said(table((-0.1, -0.3, 0.1)), ROWS, WANTED)[2]
-    assert unclear.startswith("It is not shown to tell more or less of faces/cem than of none")
+    assert unclear.startswith("lira is not shown to tell more or less of “faces/cem” than of “none”")
     assert remembered.said(Table(()), {}, WANTED) == [remembered.NOTHING]
 
 
