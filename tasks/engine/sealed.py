@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tasks.engine.events import sha256
 
 SEAL = "cell.json"
+SYNCS = 8  # files synced at once
 _seen: dict[tuple[Path, int, int, int], str] = {}
 
 
@@ -50,9 +52,7 @@ def put(part: Path, final: Path, facts: Mapping[str, Any]) -> None:
     content = {**facts, "files": listing}
     text = json.dumps({**content, "checksum": hash_json(content)}, indent=1, sort_keys=True)
     (part / SEAL).write_text(text + "\n")
-    for folder, _, names in os.walk(part):
-        for name in (*names, "."):
-            _sync(Path(folder, name))
+    _sync_all([Path(folder, name) for folder, _, names in os.walk(part) for name in (*names, ".")])
     if final.exists():
         old = final.with_name(f"{final.name}.old")
         shutil.rmtree(old, ignore_errors=True)  # of a process that was killed right here
@@ -83,6 +83,18 @@ def damage(folder: Path) -> str | None:
         if path.stat().st_size != fact["size"] or sha256(path) != fact["sha256"]:
             return f"has an altered {name}"
     return None
+
+
+def _sync_all(paths: Sequence[Path]) -> None:
+    """Sync all before it returns; side by side, so that one commit of the file system serves several.
+
+    Raises:
+        OSError: of the first that fails.
+    """
+    # No pool outlives this call: a stage's workers are forks, and threads do not survive those.
+    with ThreadPoolExecutor(min(SYNCS, len(paths))) as pool:
+        for _ in pool.map(_sync, paths):
+            pass
 
 
 def _sync(path: Path) -> None:
