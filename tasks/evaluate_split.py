@@ -12,6 +12,7 @@ from mipriv.data.dataset import Dataset
 from mipriv.device import place, resolve
 from mipriv.models.embedders import Embedding
 from tasks import people, reconstruct, split
+from tasks.auditing import simulated
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.evaluation.referee import EmbeddingReferee
@@ -36,7 +37,7 @@ class EvaluateSplit(Block):
 
 
 def run(stage: Stage[EvaluateSplit]) -> None:
-    """Write `leakage.csv`: every figure."""
+    """Write `leakage.csv`: every figure; beside it a diagnosis of simulated attackers."""
     victims, attacks = stage.block("split", split.Splits), stage.block("reconstruct", reconstruct.Reconstruct)
     device = resolve(stage.cost.device)
     sets = _datasets(stage.path("data"), victims, attacks)
@@ -49,12 +50,13 @@ def run(stage: Stage[EvaluateSplit]) -> None:
             stage.path("reconstructions"), attacks, victims, sets, judges, progress.part("attacks")
         )
     lines = [line for client in seen.values() for line in client.lines()]
-    lines += recovered.floors(sets, attacks, judges)
+    lines += recovered.floors(sets, attacks, victims, judges)
     lines += [line for row in found.values() for line in row.lines()]
     lines += gains.lines(victims, attacks, seen, found, stage.params.noise)
     lines += certificates.lines(seen, found, sets)
     _leave(stage, lines)
     people.write(stage.out / people.FILE, _by_person(seen, found))
+    simulated.write(stage.out / simulated.FILE, [one for row in found.values() for one in row.simulated()])
 
 
 def _by_person(

@@ -4,6 +4,7 @@ Targets are the same in every setting: the first half of each person's test imag
 dataset; the other half is what an attacker of the setting `inference` has.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,21 +46,29 @@ def known_by(data: Dataset, setting: Setting) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: the dataset has too few of them.
     """
-    if setting == "inference":
-        images, labels = data.split("private/test")
-        rest = torch.ones(len(labels), dtype=torch.bool)
-        rest[_first_halves(labels)] = False
-        learnt, held = _held(images[rest])
-    else:
-        pool = "private" if setting == "training" else "public"
-        learnt, held = data.split(f"{pool}/train")[0], data.split(f"{pool}/validation")[0]
-        if len(held) < 2:
-            learnt, held = _held(learnt)
+    learnt, held = _parts(data, setting, lambda split: data.split(split)[0])
     if len(learnt) < 2 or len(held) < 1:
         raise InputError(
             f"knowledge: {setting!r}: {len(learnt)} + {len(held)} images; allowed: 2 + 1 or more"
         )
     return learnt, held
+
+
+def classes_known_by(data: Dataset, setting: Setting, task: str | None) -> Tensor:
+    """Classes int64 [m] of a task, of the images to learn from that `known_by` gives."""
+    return _parts(data, setting, lambda split: data.task(split, task))[0]
+
+
+def _parts(data: Dataset, setting: Setting, of: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
+    """What `of` says of the images of a split, of those to learn from and of those to select by."""
+    if setting == "inference":
+        labels = data.split("private/test")[1]
+        rest = torch.ones(len(labels), dtype=torch.bool)
+        rest[_first_halves(labels)] = False
+        return _held(of("private/test")[rest])
+    pool = "private" if setting == "training" else "public"
+    learnt, held = of(f"{pool}/train"), of(f"{pool}/validation")
+    return _held(learnt) if len(held) < 2 else (learnt, held)
 
 
 def _first_halves(labels: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from mipriv.attacks.reconstruction import Client, Knowledge, Recovered, Sender, 
 from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
 from mipriv.device import environment, place, resolve
-from mipriv.metrics.reconstruction import residual
-from mipriv.models import checkpoint
+from mipriv.metrics.reconstruction import mse, residual
+from mipriv.models import checkpoint, simulator
 from mipriv.models.fold import folded
 from mipriv.models.split import split
 from tasks.engine.cells import Cell, Progress
@@ -31,6 +31,7 @@ from tasks.party import Party
 
 RECOVERED = "recovered.safetensors"
 FACTS = "attack.json"
+SIMULATED = "simulated.safetensors"
 CHUNK = 256
 
 
@@ -108,6 +109,9 @@ def attack(
         device=where,
     )
     save_facts(out, {"attack": attack, **facts})
+    if (inputs["victim"] / simulator.FILE).exists():
+        observed = _observed(client, data, targets, repeats, seed, where).mean(1)
+        _simulate(out, simulator.Simulator.load(inputs["victim"]).to(where), data, targets, observed)
 
 
 def recover(
@@ -155,6 +159,16 @@ def recover(
         "selected_by": len(held),
         "notes": found.notes,
     }
+
+
+def _simulate(
+    out: Path, inside: simulator.Simulator, data: Dataset, targets: int | None, observed: Tensor
+) -> None:
+    """Leave squared errors [n] of the mean of what decoders inside the victim's training make of the very
+    features that the attack is given: a diagnosis of that training, see `tasks.auditing.simulated`."""
+    if inside.decoders:
+        made = in_chunks(lambda x: torch.stack(inside.decode(x)).mean(0), observed, CHUNK)
+        save_file({"error": mse(made.cpu(), targets_of(data, targets).images)}, out / SIMULATED)
 
 
 def save_facts(out: Path, facts: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mipriv.data.dataset import Dataset
 from mipriv.models import checkpoint
 from tasks import leakage, reconstruct, split
+from tasks.auditing import simulated
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.knowledge import Targets, targets_of
@@ -63,6 +64,7 @@ def run(stage: Stage[ReportSplit]) -> None:
         "vacuous": splits.VACUOUS,
         "arms": splits.arms(table, victims, attacks, solvers),
         "whole": splits.whole(table, attacks, solvers),
+        "inside": splits.inside(table, simulated.read(stage.path("evaluation") / simulated.FILE)),
         "floors": splits.floors(table),
         "named": splits.named(table),
         "certificates": splits.certificates(table),

@@ -1,9 +1,10 @@
 """Split inference as people read it: a line an arm, and what CEM and its bound come to in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mipriv.stats import Figure
+from tasks.auditing.simulated import Simulated
 from tasks.leakage import (
     FACTOR,
     IDENTITY,
@@ -191,6 +192,22 @@ def floors(table: Table) -> list[tuple[str, str, str]]:
         for line in table.lines
         if (line.kind, line.figure) == ("reconstruction floor", MSE)
     ]
+
+
+def inside(table: Table, found: Sequence[Simulated]) -> list[tuple[str, str, str, str]]:
+    """Of victims that were trained against a decoder: the attack, what that decoder reaches on the features
+    that the attack is given, over training seeds, and what the attack does; squared errors, and how many
+    targets."""
+    rows = []
+    for one in found:
+        fresh = next(
+            line.value
+            for line in table.lines
+            if (line.subject, line.kind, line.figure) == (one.subject, "reconstruction", MSE)
+        )
+        ends = "" if one.seeds == 1 else f" ({spelt(one.least)} to {spelt(one.most)})"
+        rows.append((one.subject, spelt(one.mean) + ends, error(fresh), f"{one.n}, {one.seeds}"))
+    return rows
 
 
 def named(table: Table) -> list[tuple[str, str, str]]:

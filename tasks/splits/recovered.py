@@ -18,8 +18,9 @@ from mipriv.errors import InputError
 from mipriv.metrics.reconstruction import mse, psnr, ssim
 from mipriv.stats import Figure
 from tasks import reconstruct
+from tasks.auditing.simulated import Simulated
 from tasks.evaluation.referee import EmbeddingReferee, Values, people
-from tasks.knowledge import Setting, Targets, known_by, targets_of
+from tasks.knowledge import Setting, Targets, classes_known_by, known_by, targets_of
 from tasks.leakage import IDENTITY, MSE, PASSES, PSNR, QUERIES, RESIDUAL, SSIM, Line
 from tasks.split import Splits
 
@@ -39,6 +40,8 @@ class Recovered:
         images: [S, n] figures an image and training seed, by name.
         labels: [n] int64, who is on each target.
         facts: of each training seed.
+        inside: [S, n] squared errors of the decoders inside the victim's training, on the same features; None
+            where it had none.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Recovered:
     images: dict[str, Values]
     labels: Tensor
     facts: list[dict[str, Any]]
+    inside: Values | None = None
 
     @property
     def victim(self) -> str:
@@ -83,6 +87,13 @@ class Recovered:
         if passes:
             found.append(self._counted(PASSES, float(np.mean(passes))))
         return found
+
+    def simulated(self) -> Iterator[Simulated]:
+        """Decoders from within the training, on the same features; see `tasks.auditing.simulated`."""
+        if self.inside is not None:
+            told = people(self.inside, self.labels).mean(1)
+            ends = (float(told.mean()), float(told.min()), float(told.max()))
+            yield Simulated(self.name, "image", MSE, *ends, len(self.labels), len(self.facts))
 
     def _counted(self, name: str, value: float) -> Line:
         exact = Figure(value, value, value, len(self.labels), len(self.facts), "counted")
@@ -121,19 +132,32 @@ def look(
             images = {key: np.stack([one[key] for one in seen]) for key in seen[0]}
             images[RESIDUAL] = np.stack([one["residual"].double().numpy() for one in left])
             facts = [json.loads((cell / reconstruct.FACTS).read_text(encoding="utf-8")) for cell in cells]
-            found[f"{name}/{arm}"] = Recovered(f"{name}/{arm}", row, arm, images, own.labels, facts)
+            inside = None
+            if all((cell / reconstruct.SIMULATED).exists() for cell in cells):
+                errors = [load_file(cell / reconstruct.SIMULATED)["error"] for cell in cells]
+                inside = torch.stack(errors).double().numpy()
+            found[f"{name}/{arm}"] = Recovered(f"{name}/{arm}", row, arm, images, own.labels, facts, inside)
         progress(done, len(attacks.rows))
     _refuse_mixed(found)
     return found
 
 
-def floors(sets: Mapping[str, Dataset], attacks: reconstruct.Reconstruct, judges: Judges) -> Iterator[Line]:
-    """What needs no feature: grey, the mean of an attacker's images, one of them drawn for each target; and,
-    where a judge names people, what it makes of the targets themselves."""
+def floors(
+    sets: Mapping[str, Dataset], attacks: reconstruct.Reconstruct, victims: Splits, judges: Judges
+) -> Iterator[Line]:
+    """What needs no feature: grey, the mean of an attacker's images, one of them drawn for each target; what
+    needs no more than the label that the victim tells: the mean of its class; and, where a judge names
+    people, what it makes of the targets themselves."""
     settings = {place(attacks, row): row for row in attacks.rows.values()}
+    tasks: dict[str, set[str | None]] = {where: set() for where in settings}
+    for row in attacks.rows.values():
+        tasks[place(attacks, row)].add(victims.rows[row.victim].task if row.of == "split" else None)
     for where, row in settings.items():
         own, judge = targets_of(sets[row.data], attacks.most(row)), judges.get(row.data)
-        for name, images in featureless(sets[row.data], row.knowledge, len(own.images)).items():
+        needed = featureless(sets[row.data], row.knowledge, len(own.images))
+        for task in sorted(tasks[where], key=lambda task: task or ""):
+            needed |= class_means(sets[row.data], row.knowledge, own, task)
+        for name, images in needed.items():
             for key, values in measured(images, own, judge).items():
                 value = stats.mean(people(values[None], own.labels))
                 yield Line(name, "reconstruction floor", key, "", where, value)
@@ -154,6 +178,20 @@ def featureless(data: Dataset, setting: Setting, count: int) -> dict[str, Tensor
     mean = learnt.mean(0, keepdim=True).expand(count, -1, -1, -1)
     found = {"mean image": mean, "another image": learnt[torch.arange(count) * 7919 % len(learnt)]}
     return {"grey": torch.full_like(mean, 0.5), **found} if data.bounded else found
+
+
+def class_means(data: Dataset, setting: Setting, own: Targets, task: str | None) -> dict[str, Tensor]:
+    """Images [n, C, H, W]: for each target the mean of the attacker's images of its class, of all its images
+    for a class that it has none of. Empty for an attacker who knows nobody of the victim's classes."""
+    if setting == "public":
+        return {}
+    learnt, classes = known_by(data, setting)[0], classes_known_by(data, setting, task)
+    wanted = data.task("private/test", task)[own.places]
+    means = {
+        label: learnt[classes == label].mean(0) if (classes == label).any() else learnt.mean(0)
+        for label in wanted.unique().tolist()
+    }
+    return {f"mean image of its {task or 'class'}": torch.stack([means[label] for label in wanted.tolist()])}
 
 
 def measured(images: Tensor, own: Targets, judge: EmbeddingReferee | None) -> dict[str, Values]:

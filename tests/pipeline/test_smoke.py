@@ -365,7 +365,12 @@ def test_solvers_prototypes_and_designs_are_in_their_tables(smoke: Path) -> None
     assert {"relative feature residual, median", "psnr, 10th percentile", "passes an image"} <= own.keys()
     named = {line["kind"]: line for line in found if line["figure"] == "named by the embedding"}
     assert {"reconstruction", "reconstruction floor", "reconstruction ceiling"} == named.keys()
-    assert "grey" in {line["subject"] for line in found if line["kind"] == "reconstruction floor"}
+    floors = {line["subject"] for line in found if line["kind"] == "reconstruction floor"}
+    assert {"grey", "mean image", "mean image of its class", "mean image of its parity"} <= floors
+    inside = rows("out/evaluate_split/simulated.csv")
+    assert [line["subject"] for line in inside] == ["decoder-partitioning/weight-1"]
+    page = (smoke / "out/report_split/report.html").read_text()
+    assert "Decoders inside a training, and fresh ones" in page and "mean image of its parity" in page
 
     compared = rows("out/prototypes/peel-none/leakage.csv")
     errors = {line["subject"]: float(line["point"]) for line in compared if line["figure"] == "mse"}

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mipriv.analysis.entropy_limit import UpperLimit
 from mipriv.errors import InputError
-from tasks.knowledge import known_by, targets_of
-from tasks.leakage import MSE
-from tasks.reconstruct import Reconstruct, Row
+from mipriv.models.simulator import Design, Simulator
+from tasks.knowledge import Setting, known_by, targets_of
+from tasks.leakage import MSE, Line
+from tasks.reconstruct import SIMULATED, Reconstruct, Row, _simulate
 from tasks.split import Splits
 from tasks.splits import certificates, gains
 from tasks.splits.clients import Client
-from tasks.splits.recovered import Recovered
+from tasks.splits.recovered import Recovered, class_means
 
 PEOPLE, IMAGES = 3, 5
 
@@ -31,6 +33,11 @@ class Numbered:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
         labels = (torch.arange(count) % PEOPLE)[order]
         return numbers.float().view(-1, 1, 1, 1), labels
+
+    def task(self, split: str, name: str | None) -> torch.Tensor:
+        """Who it is, or whether the person's number is odd."""
+        people = self.split(split)[1]
+        return people if name is None else people % 2
 
 
 DATA: Any = Numbered()
@@ -55,6 +62,60 @@ def test_targets_are_the_first_half_of_each_persons_test_images_and_nobody_learn
     assert numbers(known_by(DATA, "training")[0]) == set(range(15))
     assert numbers(known_by(DATA, "training")[1]) == set(range(100, 115))
     assert min(numbers(known_by(DATA, "public")[0])) >= 300
+
+
+@pytest.mark.parametrize("setting", ["training", "inference"])
+@pytest.mark.parametrize("task", [None, "odd"])
+def test_a_class_mean_is_over_the_attackers_own_images_of_the_targets_class(
+    setting: Setting, task: str | None
+) -> None:
+    splits = ["private/train"] if setting == "training" else ["private/test"]
+    classes = {
+        int(image): int(label)
+        for split in splits
+        for image, label in zip(DATA.split(split)[0].flatten(), DATA.task(split, task), strict=True)
+    }
+    learnt, chosen = numbers(known_by(DATA, setting)[0]), targets_of(DATA)
+    ((name, found),) = class_means(DATA, setting, chosen, task).items()
+    assert name == f"mean image of its {task or 'class'}"
+    wanted = DATA.task("private/test", task)[chosen.places]
+    for image, label in zip(found.flatten().tolist(), wanted.tolist(), strict=True):
+        own = [number for number in learnt if classes[number] == label]
+        assert image == pytest.approx(sum(own) / len(own))
+
+
+def test_strangers_say_nothing_of_a_class_and_a_class_unseen_has_the_mean_of_all() -> None:
+    assert class_means(DATA, "public", targets_of(DATA), None) == {}
+
+    class Lacking(Numbered):
+        def task(self, split: str, name: str | None) -> torch.Tensor:
+            return torch.full_like(self.split(split)[1], int(split == "private/test"))
+
+    lacking: Any = Lacking()
+    (found,) = class_means(lacking, "training", targets_of(DATA), None).values()
+    assert found.unique().tolist() == [sum(range(15)) / 15]
+
+
+def test_decoders_inside_a_training_are_scored_on_what_the_attack_is_given(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images, labels = torch.rand(15, 1, 4, 4), torch.arange(15) % PEOPLE
+    data: Any = SimpleNamespace(split=lambda name: (images, labels))
+    design = Design((2, 2, 2), (1, 4, 4), True, 0, (), True, 2, 2)
+    inside = Simulator(design, "test").eval()
+    chosen, sent = targets_of(data), torch.rand(9, 2, 2, 2)
+    _simulate(tmp_path, inside, data, None, sent)
+    found = load_file(tmp_path / SIMULATED)["error"]
+    for row in range(9):
+        made = sum(decoder(sent[row : row + 1])[0] for decoder in inside.decoders) / 2
+        assert found[row].item() == pytest.approx(((made - chosen.images[row]) ** 2).mean().item(), rel=1e-5)
+    row = Row(attack="decoder", of="split", victim="v", data="d", seeds=[0], knowledge="inference")
+    errors = {MSE: np.ones((1, 9))}
+    one = Recovered("row/arm", row, "arm", errors, chosen.labels, [{}], found.double().numpy()[None])
+    (told,) = one.simulated()
+    assert told.mean == pytest.approx(float(found.mean())) and (told.figure, told.n) == (MSE, 9)
+    with pytest.raises(InputError):
+        Line("row/arm", "reconstruction", MSE, "", "v/arm", told)  # type: ignore[arg-type]
+    assert not list(Recovered("row/arm", row, "arm", errors, chosen.labels, [{}]).simulated())
 
 
 def test_a_few_targets_are_as_many_of_each_person() -> None:
