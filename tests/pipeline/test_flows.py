@@ -20,7 +20,7 @@ from tests.pipeline.conftest import ROOT, environment, run
 def test_every_scale_overrides_what_there_is_and_is_consistent(path: Path) -> None:
     from tasks.check import check
 
-    folders = set(re.findall(r"root: \$(\w+)", path.read_text()))
+    folders = set(re.findall(r"(?:root|file|weights): \$(\w+)", path.read_text()))
     if unset := sorted(folders - os.environ.keys()):
         pytest.skip(f"{unset[0]}, the folder that this scale reads, is unset")
     yaml = YAML(typ="safe")
