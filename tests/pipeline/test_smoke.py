@@ -118,7 +118,8 @@ def test_mlflow_holds_one_run_a_stage_and_one_child_a_cell(smoke: Path) -> None:
     ]
     expected += ["judge@slim_vgg", "pretrain@imagenet", "prior@eigenfaces", "report"]
     expected += [f"prepare@{row}" for row in ("digits", "faces", "law", "records")]
-    expected += [f"reconstruct@{row}" for row in ("affine-law", "decoder-noise", "decoder-none", "peel-none")]
+    attacked = ("affine-law", "decoder-noise", "decoder-none", "decoder-partitioning", "peel-none")
+    expected += [f"reconstruct@{row}" for row in attacked]
     expected += ["evaluate_split", "report_split", "prototypes@peel-none", "design@digits"]
     expected += ["split@faces", "invert_split@ppa-faces-plain", "table", "book"]
     expected += ["split@law", "split@noise", "split@partitioning", "features@digits", "shadows@digits"]
