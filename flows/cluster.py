@@ -67,7 +67,7 @@ def local_head(project: Path, cpus: int | None = None, gpus: int | None = None) 
     guard = subprocess.Popen(
         [sys.executable, "-m", "flows.cluster", *_sizes(cpus or max(processors(), *threads(project)), gpus)],
         cwd=Path(__file__).resolve().parents[1],
-        env={**_plain(), **access},
+        env={**patience(), **_plain(), **access},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C in a terminal reaches the run, which then ends Ray in its own time
@@ -86,6 +86,13 @@ def local_head(project: Path, cpus: int | None = None, gpus: int | None = None) 
         guard.stdout.close()
         if guard.wait() and group:  # the guard itself was killed
             _kill(int(group))
+
+
+def patience() -> dict[str, str]:
+    """What every node has to start with: else it ends cells that take longer than 50 s (docs/cluster.md)."""
+    kept = Path(__file__).resolve().parents[1] / "infra" / "ray.env"
+    lines = kept.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 def _sizes(cpus: int, gpus: int | None) -> list[str]:

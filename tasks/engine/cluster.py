@@ -12,8 +12,8 @@ from tasks.engine.cells import Place
 
 CODE = Path(__file__).resolve().parents[2]
 # Of a driver, for hosts whose link goes silent: by itself Ray waits for minutes, and healthy nodes with it.
-# Every node has to start with the same, from infra/ray.env. Nodes without it cut off a client that asks more
-# often than every 10 s, hence the 12.
+# Every node has to start with the same, from infra/ray.env: one without takes a driver's fourth question
+# within a cell, after 48 s, for an attack, and its worker dies of it ("Too many pings").
 PATIENCE = {
     "RAY_grpc_client_keepalive_time_ms": "12000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
@@ -47,6 +47,21 @@ def fits(nodes: Sequence[Mapping[str, Any]], place: Place) -> None:
                 f"params.yaml: cost.{name}: {wanted:g}; allowed: at most {most:g}, the {kind}s of the "
                 "largest machine in the Ray cluster"
             )
+
+
+def started_alike() -> None:
+    """In a worker: refuse a node that would end its longer cells.
+
+    Raises:
+        InputError: it was started without infra/ray.env.
+    """
+    import ray
+
+    if missing := [name for name in PATIENCE if name not in os.environ]:
+        raise InputError(
+            f"RAY_ADDRESS: the node {ray.util.get_node_ip_address()} was started without {missing[0]}, and "
+            "would end every cell after 50 s; allowed: nodes that start with the variables of infra/ray.env"
+        )
 
 
 def environment(place: Place) -> dict[str, str]:

@@ -130,7 +130,7 @@ def _computed(
     ray: Any, waiting: deque[Cell], keys: Mapping[str, str], place: Place, progress: Progress
 ) -> Generator[Result]:
     """Results as they come; never more than `QUEUED` cells for each CPU are in the cluster's hands."""
-    task = ray.remote(_noted)
+    task = ray.remote(_on_node)
     needs = {"num_cpus": place.threads, "num_gpus": place.gpus}
     room = QUEUED * max(1, int(ray.cluster_resources().get("CPU", 1)))
     given: dict[Any, Cell] = {}
@@ -164,6 +164,12 @@ def _look(at_work: Iterable[str], notes: Mapping[str, Path], progress: Progress)
     if progress.due:
         seen = {name: noted(notes[name]) for name in at_work}
         progress.look({name: fraction for name, fraction in seen.items() if fraction is not None})
+
+
+def _on_node(cell: Cell, place: Place, note: Path) -> Result:
+    """In a worker of the cluster."""
+    cluster.started_alike()
+    return _noted(cell, place, note)
 
 
 def _noted(cell: Cell, place: Place, note: Path) -> Result:

@@ -13,7 +13,7 @@ from engine_processes import ROOT, wait_for
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
-from flows.cluster import STORE
+from flows.cluster import STORE, patience
 from tasks import features, shadows
 from tasks.engine import fanout
 from tasks.engine.cells import Cell, Place
@@ -58,6 +58,7 @@ def busy(node: psutil.Process) -> bool:
 
 def main(root: Path) -> None:
     """Write how many cells were done when the node died."""
+    os.environ.update(patience())
     from ray.cluster_utils import Cluster
 
     # On the machine's own address: Ray keeps a head on loopback to itself. Every call needs the token.

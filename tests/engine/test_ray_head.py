@@ -1,16 +1,21 @@
 """The head of a run: closed to others, and gone with the run, however that ends."""
 
 import os
+import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import engine_remote
 import psutil
 import pytest
 from engine_processes import HERE, ROOT, Launch, wait_for
 
 from flows import cluster
+from tasks.engine import fanout
+from tasks.engine.cells import Place
 
 
 def family(token: str) -> list[psutil.Process]:
@@ -81,6 +86,28 @@ def test_a_head_that_cannot_start_is_one_line_and_nothing_stays(
         pytest.fail("it started")
     said = capsys.readouterr().err
     assert refused.value.code == 2 and said.startswith("error: Ray did not start: ") and said.count("\n") == 1
+
+
+def test_a_node_that_would_end_longer_cells_is_refused(
+    tmp_path: Path, start: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "patience", dict)
+    with cluster.local_head(ROOT, cpus=1) as environment:
+        process = start(engine_remote.__file__, "rests", tmp_path, 0, env=environment)
+        _, said = process.communicate(timeout=120)
+    refusal = r"RAY_ADDRESS: the node 127\S+ was started without RAY_\w+, .*; allowed: nodes that start with"
+    assert process.returncode and re.search(refusal, said), said
+    assert not (tmp_path / "log").exists(), "before any work"
+
+
+@pytest.mark.slow
+def test_cells_take_as_long_as_they_need(
+    place: Place, head: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ray's own settings the worker is ended after 50 s, because its driver asks too often."""
+    for name, value in {**head, "PYTHONPATH": str(HERE)}.items():
+        monkeypatch.setenv(name, value)
+    assert fanout.run(engine_remote.resting(place, 80.0, 1), replace(place, retries=0))
 
 
 def gone(processes: list[psutil.Process]) -> bool:

@@ -12,17 +12,12 @@ import engine_remote
 import pytest
 from engine_processes import HERE, ROOT, wait_for
 
+from flows.cluster import patience
 from tasks.engine import fanout
 from tasks.engine.cells import Place
 
 pytestmark = pytest.mark.slow
 LIMIT = 150.0  # seconds; undisturbed the cells take some 30, and without infra/ray.env they never end
-
-
-def patience() -> dict[str, str]:
-    """What infra/ray.env gives every node."""
-    lines = (ROOT / "infra/ray.env").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 def contents(store: Path) -> list[bytes]:

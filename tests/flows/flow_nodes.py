@@ -5,15 +5,19 @@ closes.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
-from ray.cluster_utils import Cluster
+from flows.cluster import patience
 
 STORE = 80_000_000  # bytes
 
 
 def main(note: Path, cpus: int) -> None:
+    os.environ.update(patience())
+    from ray.cluster_utils import Cluster
+
     sizes = {"num_cpus": cpus, "object_store_memory": STORE}
     cluster = Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False})
     try:
