@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mipriv.errors import InputError
+from tasks.engine import sealed
 
 PACKAGES = ("mipriv", "tasks", "flows")
 
@@ -97,10 +98,11 @@ def files(sources: Iterable[Path], root: Path) -> list[Path]:
     """Files behind `sources`, folders expanded, relative to `root` and sorted; no bytecode."""
     found: set[Path] = set()
     for source in sources:
-        below = (root / source).rglob("*") if (root / source).is_dir() else [root / source]
-        found |= {
-            path.relative_to(root) for path in below if path.is_file() and path.parent.name != "__pycache__"
-        }
+        if (root / source).is_dir():
+            below = (Path(source, name) for name in sealed.walk(root / source))
+            found |= {path for path in below if path.parent.name != "__pycache__"}
+        elif (root / source).is_file():
+            found.add(Path(source))
     return sorted(found)
 
 
@@ -120,15 +122,19 @@ def check(address: str, sources: tuple[Path, ...], root: Path) -> None:
 
 def _imported(root: Path) -> list[Path]:
     here = root.resolve()
-    origins = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    paths = {_resolve(origin) for origin in origins if origin}
-    inside = (path.relative_to(here) for path in paths if path.is_relative_to(here))
-    return sorted(path for path in inside if path.parts[0] in PACKAGES)
+    # Not by getattr, which asks modules that load something then.
+    origins = (getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values()))
+    return sorted({path for origin in origins if origin and (path := _inside(origin, here))})
 
 
-@functools.cache
-def _resolve(origin: str) -> Path:
-    return Path(origin).resolve()
+@functools.cache  # of thousands of modules, at the end of every cell
+def _inside(origin: str, root: Path) -> Path | None:
+    """The project's own file behind a module, relative to the project; None: it is none."""
+    path = Path(origin).resolve()
+    if not path.is_relative_to(root):
+        return None
+    relative = path.relative_to(root)
+    return relative if relative.parts[0] in PACKAGES else None
 
 
 def _says(path: Path) -> bool:

@@ -13,7 +13,7 @@ from tasks.engine.events import sha256
 
 SEAL = "cell.json"
 SYNCS = 8  # files synced at once
-_seen: dict[tuple[Path, int, int, int], str] = {}
+_seen: dict[tuple[str, int, int, int], str] = {}
 
 
 def hash_json(value: object) -> str:
@@ -28,17 +28,24 @@ def digest(path: Path) -> str:
     A file is read once a process as long as it does not change: the cells of a stage share their inputs.
     """
     if path.is_dir():
-        return hash_json({name: digest(path / name) for name in walk(path)})
-    stat = path.stat()
-    stamp = (path.absolute(), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        return hash_json({name: _of_file(os.path.join(path, name)) for name in walk(path)})
+    return _of_file(os.fspath(path))
+
+
+def _of_file(path: str) -> str:
+    """By strings, as all that is asked a hundred times a cell: a `Path` costs more than what it names."""
+    stat = os.stat(path)
+    stamp = (os.path.abspath(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
     if stamp not in _seen:
-        _seen[stamp] = sha256(path)
+        _seen[stamp] = sha256(Path(path))
     return _seen[stamp]
 
 
 def walk(folder: Path) -> list[str]:
     """Relative paths of all files below a folder, sorted."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    top = os.path.join(folder, "")
+    found = (os.path.join(here, name) for here, _, names in os.walk(top) for name in names)
+    return sorted(path[len(top) :].replace(os.sep, "/") for path in found if os.path.isfile(path))
 
 
 def put(part: Path, final: Path, facts: Mapping[str, Any]) -> None:
