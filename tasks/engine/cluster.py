@@ -49,17 +49,15 @@ def fits(nodes: Sequence[Mapping[str, Any]], place: Place) -> None:
             )
 
 
-def started_alike() -> None:
+def started_alike(host: str) -> None:
     """In a worker: refuse a node that would end its longer cells.
 
     Raises:
         InputError: it was started without infra/ray.env.
     """
-    import ray
-
     if missing := [name for name in PATIENCE if name not in os.environ]:
         raise InputError(
-            f"RAY_ADDRESS: the node {ray.util.get_node_ip_address()} was started without {missing[0]}, and "
+            f"RAY_ADDRESS: the node {host} was started without {missing[0]}, and "
             "would end every cell after 50 s; allowed: nodes that start with the variables of infra/ray.env"
         )
 

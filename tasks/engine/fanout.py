@@ -168,7 +168,9 @@ def _look(at_work: Iterable[str], notes: Mapping[str, Path], progress: Progress)
 
 def _on_node(cell: Cell, place: Place, note: Path) -> Result:
     """In a worker of the cluster."""
-    cluster.started_alike()
+    import ray
+
+    cluster.started_alike(ray.util.get_node_ip_address())
     return _noted(cell, place, note)
 
 
