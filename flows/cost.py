@@ -59,11 +59,15 @@ def filled(project: Path, shared: bool) -> Callable[[str], int]:
     return lambda address: several.get(address.partition("@")[0], 1)
 
 
-def minutes(project: Path, address: str) -> float:
-    """Expected minutes of one stage; 0.1 where nobody has said."""
-    stage = _stages(_block(project)).get(address.partition("@")[0], {})
-    said = stage.get("minutes")
-    return float(said) if isinstance(said, int | float) and said > 0 else 0.1
+def minutes(project: Path) -> Callable[[str], float]:
+    """Expected minutes of the stage of an address; 0.1 where nobody has said."""
+    stages = _stages(_block(project))
+
+    def of(address: str) -> float:
+        said = stages.get(address.partition("@")[0], {}).get("minutes")
+        return float(said) if isinstance(said, int | float) and said > 0 else 0.1
+
+    return of
 
 
 def _numbers(block: dict[str, Any], key: str) -> dict[str, int]:

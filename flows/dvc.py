@@ -9,15 +9,20 @@ no documented API; a test holds it against ``dvc repro``.
 """
 
 import contextlib
+import copy
+import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dvc.cli import main
+from dvc.dependency import param
 from dvc.dvcfile import Lockfile
+from dvc.fs import LocalFileSystem, localfs
 from dvc.stage import serialize
 from dvc.utils.serialize import dumps_yaml, parse_yaml
 
@@ -32,6 +37,7 @@ PLAIN = re.compile(r"  ([\w@.-]+):\n")  # a stage's name on a line of its own, a
 
 _by_dvc = Lockfile.dump_stages
 _all_by_dvc = Lockfile.load
+_load_by_dvc = param.load_path
 
 
 class Records(Mapping[str, Any]):
@@ -139,6 +145,22 @@ def replaced(whole: str, single: str) -> str | None:
     return HEAD + rest[:start] + block + rest[end:]
 
 
+@functools.cache
+def _parsed(path: str, _: tuple[int, int]) -> Any:
+    return _load_by_dvc(path, localfs)
+
+
+def parameters(path: str, fs: Any, **kwargs: Any) -> Any:
+    """In place of `dvc.utils.serialize.load_path`, which parses params.yaml three times for one stage."""
+    if kwargs or not isinstance(fs, LocalFileSystem):
+        return _load_by_dvc(path, fs, **kwargs)
+    stat = os.stat(path)
+    return copy.deepcopy(_parsed(path, (stat.st_mtime_ns, stat.st_size)))
+
+
 if __name__ == "__main__":
     Lockfile.load, Lockfile.dump_stages = read, record
+    param.load_path = parameters
+    # It has to outlive its stage, to say what became of it. Not SIG_IGN, which the stage would inherit.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     raise SystemExit(main(sys.argv[1:]))

@@ -5,7 +5,7 @@
 
 import re
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -95,6 +95,20 @@ def select(graph: Graph, names: Sequence[str]) -> set[str]:
             fail(f"stages: {name!r} is neither a stage nor a row; allowed: {', '.join(known)}")
         wanted |= found
     return _closure({address: graph[address].needs for address in graph}, wanted) if names else set(graph)
+
+
+def chains(graph: Graph, minutes: Callable[[str], float]) -> dict[str, float]:
+    """Minutes from the start of each stage to the end of the longest chain of those that wait for it.
+
+    Args:
+        graph: dependencies first.
+        minutes: that a stage is expected to take.
+    """
+    found: dict[str, float] = {}
+    for name in reversed(list(graph)):
+        after = (minutes_after for other, minutes_after in found.items() if name in graph[other].needs)
+        found[name] = minutes(name) + max(after, default=0.0)
+    return found
 
 
 def stale(graph: Graph, selected: Collection[str], changes: Collection[str]) -> set[str]:

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 
-from flows import records, steps
+from flows import graph, records, steps
 from flows.children import Children
 from flows.places import Places
 from flows.steps import Plan
@@ -33,12 +33,14 @@ class Settings:
         retries: of a stage whose files another DVC holds.
         parallel: stages at once.
         filled: how many of these places a stage fills.
+        minutes: that a stage is expected to take.
     """
 
     events: Path
     retries: int
     parallel: int
     filled: Callable[[str], int]
+    minutes: Callable[[str], float]
 
 
 @dataclass
@@ -67,11 +69,12 @@ def launch(plan: Plan, after: State[Any], children: Children, settings: Settings
     )
     order.prepare()
     launched, ended, ready, running = Launched(), SimpleQueue[str](), list[str](), 0
-    places = Places(settings.parallel, settings.filled)
+    urgency = graph.chains(plan.stale, settings.minutes)
+    places = Places(settings.parallel, settings.filled, urgency.__getitem__)
     with get_client(sync_client=True) as client:
         watch = _Watch(client)
         while order.is_active():
-            ready += sorted(order.get_ready())
+            ready += order.get_ready()
             for address in () if launched.cancelled else places.take(ready):
                 future = _submit(address, plan, after, children, settings, launched)
                 launched.futures[address] = future

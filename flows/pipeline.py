@@ -15,7 +15,7 @@ from pydantic import Field
 from flows import notice, records, scale, steps
 from flows.children import Children
 from flows.cluster import for_run
-from flows.cost import at_once, filled
+from flows.cost import at_once, filled, minutes
 from flows.launch import Launched, Settings, launch
 from flows.project import Mistake, environment, events, root
 from flows.publisher import Publisher
@@ -67,7 +67,9 @@ def _run(stages: Sequence[str], overrides: dict[str, Any], retries: int, paralle
             Children(project, environment(MIPRIV_PUBLISH="off", **cluster, **warm)) as children,
         ):
             filling = filled(project, shared="RAY_ADDRESS" in environment(**cluster))
-            settings = Settings(events(project), retries, parallel or at_once(project), filling)
+            settings = Settings(
+                events(project), retries, parallel or at_once(project), filling, minutes(project)
+            )
             launched = launch(plan, planned, children, settings)
         if publisher.on:
             needed = {name for stage in plan.stale.values() for name in stage.needs}

@@ -8,23 +8,24 @@ class Places:
 
     Args:
         count: how many there are.
-        of: how many a stage fills; one that wants more than there are has all to itself.
+        of: how many a stage fills.
+        urgency: of a stage; the most urgent one that is ready starts first.
     """
 
-    def __init__(self, count: int, of: Callable[[str], int]) -> None:
-        self._count, self._of = count, of
+    def __init__(self, count: int, of: Callable[[str], int], urgency: Callable[[str], float]) -> None:
+        self._count, self._of, self._urgency = count, of, urgency
         self._taken: dict[str, int] = {}
 
     def take(self, ready: list[str]) -> Iterator[str]:
-        """Stages that start now, which leave `ready`: from its front, as long as there is room.
+        """Stages that start now, which leave `ready`: as long as a place is free, were it but one.
 
-        None is passed over for a smaller one behind it, else a large one might wait for ever.
+        A stage of several workers that waited for as many places would leave those that are free idle. It
+        starts with the first, for a while there are more workers than places, and no other stage starts until
+        it has its own.
         """
-        while ready:
-            wanted = min(self._of(ready[0]), self._count)
-            if sum(self._taken.values()) + wanted > self._count:
-                return
-            self._taken[ready[0]] = wanted
+        ready.sort(key=lambda name: (-self._urgency(name), name))
+        while ready and sum(self._taken.values()) < self._count:
+            self._taken[ready[0]] = self._of(ready[0])
             yield ready.pop(0)
 
     def give(self, name: str) -> None:

@@ -53,7 +53,8 @@ def bring(address: str, children: Children, say: Callable[[str], None], stale: b
             said.append(line)
 
     begun = time.perf_counter()
-    code = children.run("flows.dvc", "--wait-for-lock", "repro", "--single-item", address, say=hear)
+    command = ("flows.dvc", "--wait-for-lock", "repro", "--single-item", address)
+    code = children.run("tasks.engine.warm", "run", *command, say=hear)
     seconds = time.perf_counter() - begun
     if not code and f"Stage '{address}' didn't change, skipping" in said:
         return Outcome(End.UNCHANGED, SAME)

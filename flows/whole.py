@@ -76,8 +76,9 @@ def _compute(project: Path, stale: Graph, changed: Collection[str], more: Mappin
     order.prepare()
     env = environment(MIPRIV_PUBLISH="off", **more)
     filling = filled(project, shared="RAY_ADDRESS" in env)
-    places, ready = Places(at_once(project), filling), list[str]()
-    expected = {name: minutes(project, name) for name in stale}
+    expected = dict(zip(stale, map(minutes(project), stale), strict=True))
+    urgency = graph.chains(stale, expected.__getitem__)
+    places, ready = Places(at_once(project), filling, urgency.__getitem__), list[str]()
     room = {name: min(filling(name), at_once(project)) for name in stale}
     about = max(1, round(sum(expected[name] * room[name] for name in stale) / at_once(project)))
     print(f"{len(stale)} stages to look at, {at_once(project)} at once, about {about} min", file=sys.stderr)
@@ -93,7 +94,7 @@ def _compute(project: Path, stale: Graph, changed: Collection[str], more: Mappin
             while order.is_active():
                 if _terminated.is_set():
                     _terminate()
-                ready += sorted(order.get_ready())
+                ready += order.get_ready()
                 for name in places.take(ready):
                     lacking = sorted(stale[name].needs & broken.keys())
                     likely = name in changed or not computed.isdisjoint(stale[name].needs)

@@ -1,15 +1,18 @@
 """Stages that start with torch already loaded: a run's own parent process of them, forked for each.
 
 A stage spends three processor-seconds on imports before its work, of which torch is most. While a run of
-many stages lasts, ``python -m tasks.engine.warm SOCKET`` holds what others wrote, and nothing of this
-project, whose code may be edited meanwhile. A stage's process that finds the socket's path in MIPRIV_WARM
-hands its command line, environment and standard streams over, waits for the fork that runs them in its
-place, passes signals on to it, and ends as it ends. Whichever of the two is killed, the other ends too.
+many stages lasts, ``python -m tasks.engine.warm serve SOCKET MODULE...`` holds what others wrote, the modules
+named among it, and nothing of this project, whose code may be edited meanwhile. A stage's process that finds
+the socket's path in MIPRIV_WARM hands its command line, environment and standard streams over, waits for the
+fork that runs them in its place, passes signals on to it, and ends as it ends. Whichever of the two is
+killed, the other ends too. ``python -m tasks.engine.warm run MODULE ARGUMENTS`` runs any module so, or by
+itself where there is no such parent.
 
 Standard library alone at the top, because what hands over has to be light.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,7 +23,7 @@ import struct
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import NoReturn
@@ -62,9 +65,22 @@ def hand_over(command: Sequence[str]) -> None:
     Args:
         command: ``sys.orig_argv``.
     """
-    path = os.environ.get(VARIABLE, OFF)
     module = command[2] if len(command) > 2 and command[1] == "-m" else ""
-    if path == OFF or not (module.startswith("tasks.") and module.count(".") == 1):
+    if module.startswith("tasks.") and module.count(".") == 1:
+        # What a stage starts is not for a parent of stages.
+        _hand(module, command[3:], {key: value for key, value in os.environ.items() if key != VARIABLE})
+
+
+def run(module: str, arguments: Sequence[str]) -> int:
+    """Run a module as a program, by the parent of this run's stages or, where there is none, here."""
+    _hand(module, arguments, os.environ)
+    sys.argv = [module, *arguments]
+    return _code(module)
+
+
+def _hand(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    path = os.environ.get(VARIABLE, OFF)
+    if path == OFF:
         return
     try:
         there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -72,8 +88,7 @@ def hand_over(command: Sequence[str]) -> None:
     except OSError as error:
         print(f"{VARIABLE}: {error.strerror}: {path}; starting without it", file=sys.stderr)
         return
-    environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
-    own = Command(module, list(command[3:]), os.getcwd(), environment)
+    own = Command(module, list(arguments), os.getcwd(), dict(environment))
     _exit(_follow(there, own))
 
 
@@ -122,8 +137,12 @@ def _exactly(there: socket.socket, size: int) -> bytes:
     return parts
 
 
-def serve(path: str) -> int:
+def serve(path: str, more: Sequence[str]) -> int:
     """Fork a process for every stage that comes, until this one is ended.
+
+    Args:
+        path: of its socket.
+        more: modules to load beside those of stages.
 
     Returns:
         Exit code of a stage, in its own process. This one does not return.
@@ -132,8 +151,9 @@ def serve(path: str) -> int:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(64)
-    for name in LOADED:
+    for name in (*more, *LOADED):
         importlib.import_module(name)
+    gc.freeze()  # else every fork's collector walks, and copies, a million objects that stay
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended: they say so themselves
     while True:
         there, _ = listener.accept()
@@ -161,6 +181,7 @@ def _run(there: socket.socket) -> int:
     threading.Thread(target=_end_with, args=[there], daemon=True).start()
     _forget()
     code = _code(own.module)
+    gc.unfreeze()  # some libraries report at exit what no collector has taken
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -208,4 +229,5 @@ def _end_with(there: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(serve(sys.argv[1]))
+    what, *given = sys.argv[1:]
+    raise SystemExit(serve(given[0], given[1:]) if what == "serve" else run(given[0], given[1:]))

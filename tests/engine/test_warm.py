@@ -52,7 +52,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def parent(project: Path, start: Launch, tmp_path: Path) -> Iterator[dict[str, str]]:
     path = tmp_path / "s"
-    process = start("-m", "tasks.engine.warm", path, cwd=project, path=project)
+    process = start("-m", "tasks.engine.warm", "serve", path, "colorsys", cwd=project, path=project)
     wait_for(lambda: path.exists() or process.poll() is not None, seconds=120)
     assert process.poll() is None, process.communicate()
     yield {"MIPRIV_WARM": str(path)}
@@ -74,6 +74,27 @@ def test_a_stage_is_what_it_would_be_by_itself_but_for_torch(project: Path, pare
     assert own[1:4] == other[1:4] == [str(project), "red", False]
     assert (own[4], other[4]) == (False, True)
     assert other[5] == [], "this project's modules are read anew"
+
+
+def test_another_program_runs_so_and_its_stages_find_the_parent(
+    project: Path, parent: dict[str, str]
+) -> None:
+    package = project / "other"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "program.py").write_text(
+        "import os, subprocess, sys\n"
+        "print(sys.argv[1:], 'colorsys' in sys.modules, flush=True)\n"
+        "raise SystemExit(subprocess.run([sys.executable, '-m', 'tasks.probe', 'tell']).returncode)\n"
+    )
+    for env, loaded in (({}, False), (parent, True)):
+        done = subprocess.run(
+            [sys.executable, "-m", "tasks.engine.warm", "run", "other.program", "--flag", "x"],
+            cwd=project, env={**os.environ, **env}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        said = done.stdout.splitlines()
+        assert (done.returncode, said[0]) == (3, f"['--flag', 'x'] {loaded}")
+        assert json.loads(said[1])[4] is loaded
 
 
 def test_a_stage_runs_what_lies_there_when_it_starts(project: Path, parent: dict[str, str]) -> None:

@@ -21,7 +21,8 @@ def test_threads_of_cells_and_how_many_stages_that_leaves_room_for(tmp_path: Pat
         tmp_path, "cost: {threads: 1, stages: {judge: {minutes: 0.2, threads: 4096}, invert: {minutes: 2}}}"
     )
     assert cost.threads(tmp_path) == [1, 4096] and cost.at_once(tmp_path) == cost.processors() == usable
-    assert [cost.minutes(tmp_path, name) for name in ("judge@a", "invert", "other")] == [0.2, 2.0, 0.1]
+    minutes = cost.minutes(tmp_path)
+    assert [minutes(name) for name in ("judge@a", "invert", "other")] == [0.2, 2.0, 0.1]
     assert cost.at_once(wrote(tmp_path, "cost: {threads: 4096}")) == 1
 
 

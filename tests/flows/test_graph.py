@@ -100,3 +100,10 @@ def test_what_another_dvc_holds_is_busy_here_and_in_dvcs_words(done: Path) -> No
     finally:
         flow_project.kill(other)
     assert not graph.busy(["'x' is busy, it is being blocked by me", "error: Unable to acquire lock"])
+
+
+def test_the_longest_chain_of_minutes_to_the_end() -> None:
+    needs = {"a": [], "b": [], "c": ["a"], "d": ["a", "b"], "e": ["d"]}
+    stages = {name: graph.Stage(name, frozenset(of), ()) for name, of in needs.items()}
+    minutes = {"a": 1.0, "b": 0.5, "c": 7.0, "d": 2.0, "e": 3.0}
+    assert graph.chains(stages, minutes.__getitem__) == {"a": 8.0, "b": 5.5, "c": 7.0, "d": 5.0, "e": 3.0}
