@@ -49,9 +49,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             yield Server(api, home)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served() -> Iterator[Path]:
-    """A folder for which `make services` has started its servers; ended at last, which is a test, too."""
+    """A folder of this module for which `make services` has started its servers; ended at last, which is a test, too."""
     flow_services.installed()
     with flow_services.folder() as made:
         (made / "dvc.yaml").write_text("stages: {}\n")
