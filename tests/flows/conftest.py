@@ -51,7 +51,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Path]:
-    """A folder of this module for which `make services` has started its servers; ended at last, which is a test, too."""
+    """A folder, of this module alone, for which `make services` has started its servers.
+
+    That it is ended at last is a test, too.
+    """
     flow_services.installed()
     with flow_services.folder() as made:
         (made / "dvc.yaml").write_text("stages: {}\n")
