@@ -93,6 +93,6 @@ def runs_of(tracking: str) -> list[dict[str, Any]]:
 
 def completed(server: Server) -> list[str]:
     """What scheduled runs said in the end, oldest first."""
-    found = server.runs(auto_scheduled=True)[::-1]
+    found = [run for run in server.ended() if run["auto_scheduled"]]
     assert not [run for run in found if run["state"]["type"] in ("FAILED", "CRASHED")], found
     return [run["state"]["message"] for run in found if run["state"]["type"] == "COMPLETED"]
