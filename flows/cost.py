@@ -1,9 +1,9 @@
 """The block `cost` of ``params.yaml``, as far as it says what to run at once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
 
@@ -11,6 +11,7 @@ from flows.project import fail
 
 RAY = ("auto", "always", "never")
 FEW = 4  # processors
+T = TypeVar("T")
 
 
 def processors() -> int:
@@ -23,11 +24,6 @@ def threads(project: Path) -> list[int]:
     block = _block(project)
     own = _numbers(block, "threads")
     return [_number("cost.threads", block.get("threads")), *own.values()]
-
-
-def workers(project: Path) -> dict[str, int]:
-    """Processes that share the cells of a stage, by the stage's name, where it has several."""
-    return _numbers(_block(project), "workers")
 
 
 def at_once(project: Path) -> int:
@@ -50,13 +46,14 @@ def wants_ray(project: Path) -> bool:
 
 
 def filled(project: Path, shared: bool) -> Callable[[str], int]:
-    """How many places of a run the stage of an address fills: its workers.
+    """How many places of a run the stage of an address fills: the processes that share its cells.
 
     Args:
         shared: cells go to a Ray cluster, which keeps count itself: one.
     """
-    several = {} if shared else workers(project)
-    return lambda address: several.get(address.partition("@")[0], 1)
+    stages = _stages(_block(project))
+    several = {name: _workers(name, own) for name, own in stages.items()}
+    return lambda address: 1 if shared else _of(several, address, 1)
 
 
 def minutes(project: Path) -> Callable[[str], float]:
@@ -64,10 +61,20 @@ def minutes(project: Path) -> Callable[[str], float]:
     stages = _stages(_block(project))
 
     def of(address: str) -> float:
-        said = stages.get(address.partition("@")[0], {}).get("minutes")
+        said = _of(stages, address, {}).get("minutes")
         return float(said) if isinstance(said, int | float) and said > 0 else 0.1
 
     return of
+
+
+def _of(said: Mapping[str, T], address: str, default: T) -> T:
+    """What is said of a row by its address, else of its stage by its name."""
+    return said.get(address, said.get(address.partition("@")[0], default))
+
+
+def _workers(name: str, own: Mapping[str, Any]) -> int:
+    """Processes that share the cells of a stage."""
+    return _number(f"cost.stages.{name}.workers", own.get("workers", 1))
 
 
 def _numbers(block: dict[str, Any], key: str) -> dict[str, int]:

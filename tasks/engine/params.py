@@ -63,7 +63,8 @@ class Cost(Block):
     ``threads`` is the one number here that may change bytes, hence it is part of a cell's key. ``gpus`` (of
     one cell: a fraction of a GPU or a whole number; 0 keeps none for it) and ``retries`` (of a cell whose
     worker died) are for Ray, and ``ray`` says whether a run starts a head of its own. ``largest`` is, by the
-    name of a knob, the largest number that is taken for meant.
+    name of a knob, the largest number that is taken for meant. ``stages`` says what is expected of a stage by
+    its name, or of one row by its address, e.g. ``split@faces``, in place of what its stage's name says.
     """
 
     device: Annotated[
@@ -79,9 +80,14 @@ class Cost(Block):
     largest: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     stages: dict[str, Expected]
 
-    def of(self, stage: str) -> Self:
-        """The costs of one stage: `threads` are those of its cells."""
-        own = self.stages[stage].threads if stage in self.stages else None
+    def expected(self, address: str) -> Expected | None:
+        """What is said of a stage or one of its rows."""
+        return self.stages.get(address, self.stages.get(address.partition("@")[0]))
+
+    def of(self, address: str) -> Self:
+        """The costs of a stage or one of its rows: `threads` are those of its cells."""
+        expected = self.expected(address)
+        own = None if expected is None else expected.threads
         return self if own is None else self.model_copy(update={"threads": own})
 
     @model_validator(mode="after")

@@ -60,7 +60,7 @@ class Stage(Generic[P]):
     @property
     def address(self) -> str:
         """The stage as DVC calls it, e.g. ``finetune@none``."""
-        return f"{self.name}@{self.row}" if self.row else self.name
+        return _address(self.name, self.row)
 
     @property
     def seconds(self) -> float:
@@ -101,7 +101,7 @@ class Stage(Generic[P]):
         self._announce(f"{len(work)} cell{'' if len(work) == 1 else 's'}")
         cost = self.cost
         store = cells.store(self.root)
-        expected = cost.stages.get(self.name)
+        expected = cost.expected(self.address)
         workers = local.most(1 if expected is None else expected.workers, cost.threads)
         place = Place(self.root, store, self.name, self.row, cost.threads, cost.gpus, cost.retries, workers)
         results = fanout.run([replace(cell, sources=self.deps) for cell in work], place)
@@ -112,7 +112,7 @@ class Stage(Generic[P]):
 
     def _announce(self, *facts: str) -> None:
         """Say, before the work, what it is and how long it should take."""
-        expected = self.cost.stages.get(self.name)
+        expected = self.cost.expected(self.address)
         minutes = [] if expected is None else [f"about {expected.minutes:g} min"]
         if facts or minutes:
             print(f"{self.address}: {', '.join([*facts, *minutes])}", file=sys.stderr, flush=True)
@@ -142,7 +142,8 @@ def launch(
     try:
         one_of(publish := os.environ.get("MIPRIV_PUBLISH", "on"), ("on", "off"), "MIPRIV_PUBLISH")
         values = params.load()
-        block, cost = _block(values, name, model), _block(values, "cost", Cost).of(name)
+        block = _block(values, name, model)
+        cost = _block(values, "cost", Cost).of(_address(name, options.get("row")))
     except InputError as error:
         return _refused(error)
     runtime.settle(cost.threads)
@@ -173,7 +174,7 @@ def _work(
     deps: Deps | None,
 ) -> None:
     root, row, out = Path.cwd(), options.get("row"), Path(options["out"])
-    address = f"{name}@{row}" if row else name
+    address = _address(name, row)
     with Events(Path(options["events"]), root, root, name, row, None) as events:
         events.params(_shown(values[name], row))
         sources = None if deps is None else deps(address, root)
@@ -183,6 +184,10 @@ def _work(
             events.text("deps", "not checked: run outside of DVC")
         else:
             imports.check(address, sources, root)
+
+
+def _address(name: str, row: str | None) -> str:
+    return f"{name}@{row}" if row else name
 
 
 def _refused(error: InputError) -> int:

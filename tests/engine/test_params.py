@@ -248,3 +248,17 @@ def test_a_plugins_mistakes_are_located(family: str, name: str, knobs: object, s
     with pytest.raises(InputError) as refused:
         params.plugin_knobs(family, name, knobs, "defense.noise")
     assert str(refused.value) == f"params.yaml: {says}"
+
+
+def test_what_a_row_is_expected_to_cost_comes_before_what_its_stage_is() -> None:
+    stages = {"split": {"minutes": 1, "threads": 2}, "split@faces": {"minutes": 3, "workers": 2}}
+    block = {"device": "cpu", "threads": 1, "gpus": 0, "retries": 0, "stages": stages}
+    cost = params.validate(params.Cost, block, "cost")
+    assert [cost.of(name).threads for name in ("split", "split@digits", "split@faces", "judge")] == [
+        2,
+        2,
+        1,
+        1,
+    ]
+    faces, judge = cost.expected("split@faces"), cost.expected("judge@a")
+    assert faces is not None and (faces.minutes, faces.workers) == (3, 2) and judge is None

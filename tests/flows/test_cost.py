@@ -27,10 +27,13 @@ def test_threads_of_cells_and_how_many_stages_that_leaves_room_for(tmp_path: Pat
 
 
 def test_a_stage_fills_as_many_places_as_it_has_workers_but_on_ray(tmp_path: Path) -> None:
-    wrote(tmp_path, "cost: {threads: 1, stages: {shadows: {minutes: 2, workers: 2}, judge: {minutes: 1}}}")
-    for shared, expected in ((False, [2, 2, 1, 1]), (True, [1, 1, 1, 1])):
+    stages = "shadows: {minutes: 2, workers: 2}, shadows@small: {minutes: 1}, judge: {minutes: 1}"
+    wrote(tmp_path, f"cost: {{threads: 1, stages: {{{stages}}}}}")
+    names = ("shadows", "shadows@digits", "shadows@small", "judge@a", "other")
+    for shared, expected in ((False, [2, 2, 1, 1, 1]), (True, [1, 1, 1, 1, 1])):
         filled = cost.filled(tmp_path, shared)
-        assert [filled(name) for name in ("shadows", "shadows@digits", "judge@a", "other")] == expected
+        assert [filled(name) for name in names] == expected
+    assert [cost.minutes(tmp_path)(name) for name in names] == [2, 2, 1, 1, 0.1]
 
 
 @pytest.mark.parametrize("workers", ["0", "two", "1.5"])
@@ -38,7 +41,10 @@ def test_what_is_no_number_of_workers_is_one_line(
     workers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Mistake):
-        cost.workers(wrote(tmp_path, f"cost: {{threads: 1, stages: {{shadows: {{workers: {workers}}}}}}}"))
+        cost.filled(
+            wrote(tmp_path, f"cost: {{threads: 1, stages: {{shadows: {{workers: {workers}}}}}}}"),
+            shared=False,
+        )
     assert capsys.readouterr().err.startswith("error: params.yaml: cost.stages.shadows.workers: ")
 
 
