@@ -5,6 +5,7 @@ is resampled is identities and seeds. Images are resampled only for a quantile o
 names no identities.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -227,6 +228,7 @@ def weights(shape: tuple[int, ...], seed: int) -> tuple[NDArray[np.float64], NDA
     return by_seed, by_identity
 
 
+@functools.lru_cache(maxsize=2)  # ten thousand draws of a thousand take half a second, for arms by the dozen
 def _draws(shape: tuple[int, ...], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How often each seed and each identity is drawn: [RESAMPLES, S] and [RESAMPLES, I]."""
     random = np.random.Generator(np.random.PCG64(seed))

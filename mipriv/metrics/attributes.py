@@ -22,13 +22,16 @@ def hits(scores: Tensor, classes: Tensor) -> Array:
 def balanced(right: Array, classes: NDArray[np.int64], weights: Array | None = None) -> Array:
     """Balanced accuracy of `right` [..., n] with classes [n]: [...], or [..., b] under weights [b, n]."""
     times = np.ones((1, len(classes))) if weights is None else weights
-    total, seen = np.zeros((*right.shape[:-1], len(times))), np.zeros(len(times))
-    for one in np.unique(classes):
-        own = classes == one
-        count = times[:, own].sum(1)
-        total += right[..., own] @ times[:, own].T / np.where(count > 0, count, 1)
+    # By class, so that each class's weights are a view: a copy for each takes longer than the products.
+    order = classes.argsort(kind="stable")
+    times, flat = times[:, order], right.reshape(-1, len(classes))[:, order]
+    ends = np.append(np.flatnonzero(np.diff(classes[order])) + 1, len(classes))
+    total, seen = np.zeros((len(flat), len(times))), np.zeros(len(times))
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        count = times[:, start:end].sum(1)
+        total += flat[:, start:end] @ times[:, start:end].T / np.where(count > 0, count, 1)
         seen += count > 0
-    found: Array = total / np.maximum(seen, 1)
+    found: Array = (total / np.maximum(seen, 1)).reshape(*right.shape[:-1], len(times))
     return found[..., 0] if weights is None else found
 
 

@@ -10,7 +10,7 @@ Test images, or the people on them, and training seeds are resampled independent
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class Sample:
         by_seed = np.concatenate([np.full((1, self.seeds), 1 / self.seeds), by_seed])
         images = by_unit[:, np.unique(self.owners, return_inverse=True)[1]]
         names, place = np.unique(self.held_owners, return_inverse=True)
-        again = stats.counts(len(names), len(images), np.random.Generator(np.random.PCG64(1)))
+        again = _again(len(names), len(images))
         ones = [np.ones((1, len(of))) for of in (self.classes, self.held)]
         return (
             by_seed,
@@ -85,6 +85,12 @@ class Sample:
             )
         low, high = stats.interval(drawn)
         return Figure(point, low, high, self.units, self.seeds, method)
+
+
+@lru_cache(maxsize=2)
+def _again(units: int, resamples: int) -> NDArray[np.int64]:
+    """How often each validation image is drawn: the same for every arm."""
+    return stats.counts(units, resamples, np.random.Generator(np.random.PCG64(1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,15 +140,19 @@ class Audit:
         return found
 
     @cached_property
+    def told(self) -> Array:
+        """Balanced accuracy of every auditor, [A, S, 1 + B]."""
+        return metrics.balanced(self.hits, self.sample.classes, self.sample.weights[1])
+
+    @cached_property
     def chosen(self) -> Array:
         """Balanced accuracy of the chosen, [1 + B]."""
-        told = metrics.balanced(self.hits, self.sample.classes, self.sample.weights[1])
-        return self.sample.over_seeds(np.take_along_axis(told, self.choice[None], 0)[0])
+        return self.sample.over_seeds(np.take_along_axis(self.told, self.choice[None], 0)[0])
 
     @cached_property
     def maximum(self) -> Array:
         """Of the mean over seeds, [1 + B]."""
-        found: Array = self.sample.accuracy(self.hits).max(0)
+        found: Array = self.sample.over_seeds(self.told).max(0)
         return found
 
     @property
@@ -158,7 +168,7 @@ class Audit:
 
     def each(self) -> dict[str, Figure]:
         """Balanced accuracy of every auditor."""
-        told = self.sample.accuracy(self.hits)
+        told = self.sample.over_seeds(self.told)
         return {name: self.sample.figure(again) for name, again in zip(self.names, told, strict=True)}
 
     def auc(self) -> Figure:
