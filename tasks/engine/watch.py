@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.engine.events import ended
 
-POLL, RETRY = 0.3, 30.0  # seconds between looks at the folder; after a failure
+POLL, RETRY = 1.0, 30.0  # seconds between looks at the folder; after a failure
 
 
 def watch(folder: Path, publish: Callable[[Sequence[Path]], bool]) -> None:
@@ -28,11 +28,12 @@ def watch(folder: Path, publish: Callable[[Sequence[Path]], bool]) -> None:
     resting = 0.0
     while True:
         last = _closed(POLL) or bool(stop)
-        stamps = {path: _stamp(path) for path in folder.rglob("*.jsonl") if ended(path)}
-        fresh = sorted(path for path, stamp in stamps.items() if accepted.get(path) != stamp)
+        stamps = {path: _stamp(path) for path in folder.rglob("*.jsonl")}
+        new = sorted(path for path, stamp in stamps.items() if accepted.get(path) != stamp)
+        fresh = [path for path in new if ended(path)]
         if fresh and (last or time.monotonic() >= resting):
             if publish(fresh):
-                accepted |= stamps
+                accepted |= {path: stamps[path] for path in fresh}
             else:
                 resting = time.monotonic() + RETRY
         if last:
