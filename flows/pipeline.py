@@ -92,7 +92,7 @@ def _verdict(plan: steps.Plan, launched: Launched) -> State[Any]:
     if launched.cancelled:
         return Cancelled(message=f"cancelled after {computed} of {len(plan.stale)} stages")
     undone = {name: state for name, state in launched.states.items() if not state.is_completed()}
-    failed = [name for name, state in undone.items() if state.name != steps.NOT_RUN]
+    failed = sorted(name for name, state in undone.items() if state.name != steps.NOT_RUN)
     for name in failed:
         get_run_logger().error("%s", undone[name].message)
     if undone:
