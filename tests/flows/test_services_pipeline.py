@@ -4,6 +4,8 @@ Its files are held against those of a plain run of the same scale: a few stages,
 and where pictures of both browsers go is for the environment to say; docs/cluster.md has the command.
 """
 
+import csv
+import json
 import os
 import re
 import runpy
@@ -11,7 +13,7 @@ import secrets
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,7 +29,33 @@ LONGEST = 7 * 24 * 3600.0  # seconds: how long a scale takes is not what is test
 LOOK = 0.2  # seconds between two looks at what runs
 CPUS = 2  # of a node: what a cell of the stages with most threads takes
 DESK = "desk"  # params.yaml as it is
-TIMED = ("table/", "book/")
+SECONDS = "training_seconds"  # measured, of every victim
+
+
+def _table(content: bytes) -> bytes:
+    rows = csv.DictReader(content.decode().splitlines())
+    kept = [{key: value for key, value in row.items() if not key.startswith(SECONDS)} for row in rows]
+    return json.dumps(kept).encode()
+
+
+def _metrics(content: bytes) -> bytes:
+    found = {
+        victim: {key: value for key, value in figures.items() if key != SECONDS}
+        for victim, figures in json.loads(content).items()
+    }
+    return json.dumps(found).encode()
+
+
+def _page(content: bytes) -> bytes:
+    """All but its numbers, which are the table's."""
+    return re.sub(rb"[\d.,+-]|\xe2\x88\x92", b"", content)
+
+
+TIMED: dict[str, Callable[[bytes], bytes]] = {
+    "table/table.csv": _table,
+    "table/metrics.json": _metrics,
+    "book/report.html": _page,
+}
 
 
 @contextmanager
@@ -67,15 +95,12 @@ def copy(name: str, project: Path, cells: Path) -> dict[str, str]:
 
 
 def results(project: Path) -> dict[str, bytes]:
-    """Every file that stages wrote, but for the records of what happened when.
-
-    Of the table of all victims and its page, which say how long training took, all but the numbers.
-    """
+    """Every file that stages wrote, but for the records of what happened when, and how long training took."""
     out = project / "out"
     files = (path for path in sorted(out.rglob("*")) if path.is_file())
     found = {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
     return {
-        name: re.sub(rb"[\d.,+-]|\xe2\x88\x92", b"", content) if name.startswith(TIMED) else content
+        name: TIMED.get(name, bytes)(content)
         for name, content in found.items()
         if not name.startswith("events/")
     }
