@@ -37,7 +37,7 @@ PLAIN = re.compile(r"  ([\w@.-]+):\n")  # a stage's name on a line of its own, a
 
 _by_dvc = Lockfile.dump_stages
 _all_by_dvc = Lockfile.load
-_load_by_dvc = param.load_path
+_parameters_by_dvc = param.read_param_file
 
 
 class Records(Mapping[str, Any]):
@@ -147,20 +147,39 @@ def replaced(whole: str, single: str) -> str | None:
 
 @functools.cache
 def _parsed(path: str, _: tuple[int, int]) -> Any:
-    return _load_by_dvc(path, localfs)
+    return param.load_path(path, localfs)
 
 
-def parameters(path: str, fs: Any, **kwargs: Any) -> Any:
-    """In place of `dvc.utils.serialize.load_path`, which parses params.yaml three times for one stage."""
-    if kwargs or not isinstance(fs, LocalFileSystem):
-        return _load_by_dvc(path, fs, **kwargs)
+def parameters(fs: Any, path: str, key_paths: Any = None, flatten: bool = False, **kwargs: Any) -> Any:
+    """In place of `dvc.dependency.param.read_param_file`.
+
+    It parses params.yaml three times for one stage, and walks through all of it for each key.
+    """
+    if kwargs or not key_paths or not flatten or not isinstance(fs, LocalFileSystem):
+        return _parameters_by_dvc(fs, path, key_paths, flatten, **kwargs)
     stat = os.stat(path)
-    return copy.deepcopy(_parsed(path, (stat.st_mtime_ns, stat.st_size)))
+    whole = _parsed(path, (stat.st_mtime_ns, stat.st_size))
+    try:
+        plain = {key: functools.reduce(_value, key.split("."), whole) for key in key_paths}
+    except LookupError:  # a pattern, a place in a list, or nothing of that name
+        return _parameters_by_dvc(fs, path, key_paths, flatten)
+    return copy.deepcopy(plain)
+
+
+def _value(block: Any, key: str) -> Any:
+    if not isinstance(block, dict):
+        raise LookupError(key)
+    return block[key]
+
+
+def replace() -> None:
+    """Let this process's DVC read and record so."""
+    Lockfile.load, Lockfile.dump_stages = read, record
+    param.read_param_file = parameters
 
 
 if __name__ == "__main__":
-    Lockfile.load, Lockfile.dump_stages = read, record
-    param.load_path = parameters
+    replace()
     # It has to outlive its stage, to say what became of it. Not SIG_IGN, which the stage would inherit.
     signal.signal(signal.SIGTERM, lambda *_: None)
     raise SystemExit(main(sys.argv[1:]))

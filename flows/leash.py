@@ -11,7 +11,6 @@ import runpy
 import signal
 import sys
 import threading
-import warnings
 
 GRACE = 10.0  # seconds; Prefect gives a flow that is cancelled 30
 
@@ -42,8 +41,6 @@ def main() -> None:
     del sys.argv[0]
     # The project's own modules, which -P leaves out; last, so that they hide nobody's.
     sys.path.append(os.path.dirname(os.path.dirname(__file__)))
-    # A package may import the module that is run from it, which is harmless where nothing of it is kept.
-    warnings.filterwarnings("ignore", message=".* found in sys.modules", category=RuntimeWarning)
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

@@ -54,7 +54,7 @@ def bring(address: str, children: Children, say: Callable[[str], None], stale: b
 
     begun = time.perf_counter()
     command = ("flows.dvc", "--wait-for-lock", "repro", "--single-item", address)
-    code = children.run("tasks.engine.warm", "run", *command, say=hear)
+    code = children.run("tasks.engine.forked", *command, say=hear)
     seconds = time.perf_counter() - begun
     if not code and f"Stage '{address}' didn't change, skipping" in said:
         return Outcome(End.UNCHANGED, SAME)

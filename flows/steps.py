@@ -55,9 +55,7 @@ def _is_busy(_: object, __: object, state: State[Any]) -> bool:
 def plan(project: Path, names: Sequence[str]) -> Plan | State[Any]:
     """Ask DVC for its graph and for what has changed."""
     try:
-        stages = graph.read(project)
-        selected = graph.select(stages, names)
-        changed = graph.changed(project, selected)
+        stages, selected, changed = graph.look(project, names)
     except Busy as busy:
         return Failed(name=BUSY, message=str(busy))
     except Mistake as mistake:

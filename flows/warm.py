@@ -43,7 +43,7 @@ def parent(project: Path) -> Iterator[Mapping[str, str]]:
     with TemporaryDirectory(prefix="mipriv-") as folder:
         path = Path(folder) / "stages"
         env = environment(PYTHONPATH=str(project))  # which a leash leaves out
-        child = children.start("tasks.engine.warm", "serve", str(path), *LOADED, cwd=project, env=env)
+        child = children.start("tasks.engine.warm", str(path), *LOADED, cwd=project, env=env)
         try:
             until = time.monotonic() + PATIENCE
             while not path.exists() and child.poll() is None and time.monotonic() < until:

@@ -43,10 +43,8 @@ def run(project: Path, targets: Sequence[str] = ()) -> int:
     """
     # Before DVC is asked, which takes about as long as that process to load what stages import.
     with parent(project) as warm:
-        stages = graph.read(project)
-        selected = graph.select(stages, targets)
         try:
-            changed = graph.changed(project, selected)
+            stages, selected, changed = graph.look(project, targets)
         except Busy as busy:
             fail(f"{busy}; another DVC is at work here")
         stale = graph.stale(stages, selected, changed)

@@ -1,16 +1,16 @@
 """Stages that start with torch already loaded: a run's own parent process of them, forked for each.
 
 A stage spends three processor-seconds on imports before its work, of which torch is most. While a run of
-many stages lasts, ``python -m tasks.engine.warm serve SOCKET MODULE...`` holds what others wrote, the modules
+many stages lasts, ``python -m tasks.engine.warm SOCKET MODULE...`` holds what others wrote, the modules
 named among it, and nothing of this project, whose code may be edited meanwhile. A stage's process that finds
 the socket's path in MIPRIV_WARM hands its command line, environment and standard streams over, waits for the
 fork that runs them in its place, passes signals on to it, and ends as it ends. Whichever of the two is
-killed, the other ends too. ``python -m tasks.engine.warm run MODULE ARGUMENTS`` runs any module so, or by
-itself where there is no such parent.
+killed, the other ends too.
 
 Standard library alone at the top, because what hands over has to be light.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -137,15 +137,12 @@ def _exactly(there: socket.socket, size: int) -> bytes:
     return parts
 
 
-def serve(path: str, more: Sequence[str]) -> int:
+def serve(path: str, more: Sequence[str]) -> NoReturn:
     """Fork a process for every stage that comes, until this one is ended.
 
     Args:
         path: of its socket.
         more: modules to load beside those of stages.
-
-    Returns:
-        Exit code of a stage, in its own process. This one does not return.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # its leash's handler would keep it
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -161,17 +158,17 @@ def serve(path: str, more: Sequence[str]) -> int:
             there.close()
             continue
         listener.close()
-        return _run(there)
+        _run(there)
 
 
-def _run(there: socket.socket) -> int:
-    """In the fork: become the process that was handed over, run it, and say how it ended."""
+def _run(there: socket.socket) -> NoReturn:
+    """In the fork: become the process that was handed over, run it, say how it ended, and end."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         own = _received(there)
     except EOFError:
-        return KILLED
+        os._exit(KILLED)
     os.chdir(own.folder)
     os.environ.clear()
     os.environ.update(own.environment)
@@ -181,13 +178,24 @@ def _run(there: socket.socket) -> int:
     threading.Thread(target=_end_with, args=[there], daemon=True).start()
     _forget()
     code = _code(own.module)
-    gc.unfreeze()  # some libraries report at exit what no collector has taken
+    _finish()
+    with contextlib.suppress(OSError):
+        there.sendall(LENGTH.pack(code))
+    os._exit(code)
+
+
+def _finish() -> None:
+    """What an interpreter does at its end, but for taking to pieces a million objects of torch and DVC.
+
+    That takes longer than most of a stage's own work, 1.3 processor-seconds. As a fork of multiprocessing
+    ends, too: threads are waited for, functions of `atexit` called, streams written out.
+    """
+    with contextlib.suppress(Exception):  # written to standard error by itself
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    with contextlib.suppress(OSError):
-        there.sendall(LENGTH.pack(code))
-    return code
 
 
 def _received(there: socket.socket) -> Command:
@@ -229,5 +237,4 @@ def _end_with(there: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    what, *given = sys.argv[1:]
-    raise SystemExit(serve(given[0], given[1:]) if what == "serve" else run(given[0], given[1:]))
+    serve(sys.argv[1], sys.argv[2:])

@@ -128,6 +128,7 @@ def test_no_worker_outlives_its_stage(
         socket = tmp_path / "s"
         holder = start("-m", "tasks.engine.warm", socket, cwd=project, path=project)
         wait_for(lambda: socket.exists() or holder.poll() is not None, seconds=300)
+        assert holder.poll() is None, holder.communicate()
         env["MIPRIV_WARM"] = str(socket)
     stage = start(*COMMAND, cwd=project, path=project, env=env)
     wait_for(lambda: len(list(project.glob("at-work-*"))) == 2 or stage.poll() is not None, seconds=300)

@@ -25,6 +25,14 @@ if what == "tell":
     raise SystemExit(3)
 if what == "words":
     raise SystemExit("no such thing")
+if what == "end":
+    import atexit, tempfile, threading
+    atexit.register(print, "at exit")
+    folder = tempfile.TemporaryDirectory()
+    Path("folder").write_text(folder.name)
+    threading.Thread(target=lambda: (time.sleep(1.0), print("by a thread"))).start()
+    print("said", end="")
+    raise SystemExit(4)
 if what == "raise":
     raise ValueError("broken")
 if what == "wait":
@@ -43,7 +51,7 @@ def project(tmp_path: Path) -> Path:
     """A package `tasks` with the module at test and a stage that tells about itself."""
     package = tmp_path / "project" / "tasks"
     (package / "engine").mkdir(parents=True)
-    for name in ("__init__.py", "engine/__init__.py", "engine/warm.py"):
+    for name in ("__init__.py", "engine/__init__.py", "engine/warm.py", "engine/forked.py"):
         shutil.copy(ROOT / "tasks" / name, package / name)
     (package / "probe.py").write_text(PROBE)
     return package.parent
@@ -52,7 +60,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def parent(project: Path, start: Launch, tmp_path: Path) -> Iterator[dict[str, str]]:
     path = tmp_path / "s"
-    process = start("-m", "tasks.engine.warm", "serve", path, "colorsys", cwd=project, path=project)
+    process = start("-m", "tasks.engine.warm", path, "colorsys", cwd=project, path=project)
     wait_for(lambda: path.exists() or process.poll() is not None, seconds=120)
     assert process.poll() is None, process.communicate()
     yield {"MIPRIV_WARM": str(path)}
@@ -89,7 +97,7 @@ def test_another_program_runs_so_and_its_stages_find_the_parent(
     )
     for env, loaded in (({}, False), (parent, True)):
         done = subprocess.run(
-            [sys.executable, "-m", "tasks.engine.warm", "run", "other.program", "--flag", "x"],
+            [sys.executable, "-m", "tasks.engine.forked", "other.program", "--flag", "x"],
             cwd=project, env={**os.environ, **env}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         said = done.stdout.splitlines()
@@ -109,6 +117,13 @@ def test_errors_are_told_as_the_interpreter_would(
 ) -> None:
     done = probe(project, what, **parent)
     assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (1, said)
+
+
+def test_a_stage_ends_as_the_interpreter_would(project: Path, parent: dict[str, str]) -> None:
+    for env in ({}, parent):
+        done = probe(project, "end", **env)
+        assert (done.returncode, done.stdout) == (4, "saidby a thread\nat exit\n")
+        assert not Path((project / "folder").read_text()).exists()
 
 
 def waiting(project: Path, start: Launch, env: dict[str, str]) -> "tuple[subprocess.Popen[str], int]":

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.dependency import param
+from dvc.fs import localfs
 from dvc.utils.serialize import dumps_yaml
 from flow_project import ROOT, STAGES, run, turn
 from ruamel.yaml import YAML
@@ -140,3 +142,29 @@ def timeless(project: Path) -> str:
     """The lock file but for the digests and sizes of events, which hold times."""
     text = (project / "dvc.lock").read_text(encoding="utf-8")
     return re.sub(r"(path: out/events/.*\n.*\n) +md5: .*\n +size: .*", r"\1", text)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["cost.stages", "invert.attacks.ppa", "invert.identities"],
+        ["prepare.rows.faces.transform.size", "finetune.rows.none", "invert.attacks.ppa.betas.0"],
+        ["cost.of_nobody", "book"],
+        ["boo*"],
+    ],
+)
+def test_parameters_are_those_that_dvc_reads(keys: list[str]) -> None:
+    path = str(ROOT / "params.yaml")
+    found = dvc.parameters(localfs, path, keys, flatten=True)
+    assert found == param.read_param_file(localfs, path, keys, flatten=True) and found
+    assert list(found) == [key for key in keys if key in found]
+
+
+def test_parameters_that_were_edited_are_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    for value in (1, 22):
+        path.write_text(f"a: {{b: {value}}}\n")
+        found = dvc.parameters(localfs, str(path), ["a"], flatten=True)
+        assert found == {"a": {"b": value}}
+        found["a"]["b"] = 0  # what a caller does with it is its own
+        assert dvc.parameters(localfs, str(path), ["a.b"], flatten=True) == {"a.b": value}

@@ -55,6 +55,20 @@ def test_changed_is_what_dvc_says(done: Path) -> None:
     said = json.loads(run(done, sys.executable, "-m", "dvc", "status", "--json").stdout)
     assert graph.changed(done, STAGES) == set(said) == {"row@left", "alone", "join"}
     assert graph.changed(done, ["row@right", "alone"]) == {"alone"}
+    stages, selected, changed = graph.look(done, ["join"])
+    assert (stages, selected, changed) == (graph.read(done), TINY.keys() - {"alone"}, {"row@left", "join"})
+
+
+def test_stages_of_other_files_are_asked_after_by_their_addresses(fresh: Path) -> None:
+    (fresh / "sub").mkdir()
+    (fresh / "sub/dvc.yaml").write_text("stages: {more: {cmd: touch x, outs: [x]}}\n")
+    (fresh / "sub/data").write_text("1")
+    run(fresh, sys.executable, "-m", "dvc", "add", "sub/data")
+    others = {address for address in graph.read(fresh) if address not in STAGES}
+    assert others == {"sub/dvc.yaml:more", "sub/data.dvc"}
+    assert graph.changed(fresh, others) == {"sub/dvc.yaml:more"}
+    (fresh / "sub/data").write_text("2")
+    assert graph.changed(fresh, others) == others == graph.look(fresh, sorted(others))[2]
 
 
 def test_what_changes_makes_its_descendants_stale_and_nothing_else(fresh: Path) -> None:
