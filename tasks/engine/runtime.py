@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -23,12 +25,14 @@ def settle(threads: int) -> None:
     """Fix the number of threads and ask for deterministic algorithms, in torch if it is loaded.
 
     Variables reach only libraries that are loaded later, hence the calls; torch itself is not loaded for
-    stages that do without it.
+    stages that do without it. NumPy's matrix products would have a thread on every processor, waiting in a
+    loop between two: beside another stage that took as long again.
     """
     _keep_memory()
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     for variable in VARIABLES:
         os.environ[variable] = str(threads)
+    threadpool_limits(threads)
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""What a process settles before its work: lean optimisers, memory kept, many small pieces at once."""
+"""What a process settles before its work: threads, lean optimisers, memory kept, small pieces at once."""
 
 import json
 import platform
@@ -59,6 +59,19 @@ print(json.dumps({"pages": resource.getrusage(resource.RUSAGE_SELF).ru_minflt - 
 """
 
 
+# NumPy's products, whose threads no variable reaches once it is loaded.
+PRODUCTS = """
+import json, os, sys
+os.environ["OPENBLAS_NUM_THREADS"] = "2"  # as on two processors, wherever this runs
+import numpy
+from threadpoolctl import threadpool_info
+from tasks.engine import runtime
+if sys.argv[1] == "settled":
+    runtime.settle(1)
+print(json.dumps({"threads": [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]}))
+"""
+
+
 def printed(program: str, how: str) -> dict[str, Any]:
     root = Path(runtime.__file__).parents[2]
     done = subprocess.run(
@@ -80,6 +93,11 @@ def test_optimisers_do_the_same_without_the_compiler() -> None:
     assert settled["weights"] == plain["weights"]
     assert plain["compiler"], "torch no longer imports it: settle need not spare it"
     assert not settled["compiler"]
+
+
+def test_products_of_numpy_have_as_many_threads_as_the_stage() -> None:
+    assert set(printed(PRODUCTS, "plain")["threads"]) == {2}
+    assert set(printed(PRODUCTS, "settled")["threads"]) == {1}
 
 
 def test_pieces_are_worked_on_side_by_side_with_a_thread_each() -> None:
