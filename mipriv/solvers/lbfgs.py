@@ -83,7 +83,7 @@ class Minimised:
     converged: Tensor
 
 
-def lbfgs(problem: Problem, start: Tensor, there: Tensor, stop: Stop, *, memory: int = 10) -> Minimised:
+def lbfgs(problem: Problem, start: Tensor, there: Tensor, stop: Stop, *, memory: int = 6) -> Minimised:
     """Minimise every row by itself; one that is done, or finds no step, is not computed on any more.
 
     Args:

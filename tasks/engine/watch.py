@@ -28,12 +28,13 @@ def watch(folder: Path, publish: Callable[[Sequence[Path]], bool]) -> None:
     resting = 0.0
     while True:
         last = _closed(POLL) or bool(stop)
-        stamps = {path: _stamp(path) for path in folder.rglob("*.jsonl")}
-        new = sorted(path for path, stamp in stamps.items() if accepted.get(path) != stamp)
+        seen = {path: _stamp(path) for path in folder.rglob("*.jsonl")}
+        new = sorted(path for path, stamp in seen.items() if accepted.get(path) != stamp)
         fresh = [path for path in new if ended(path)]
+        stamps = {path: _stamp(path) for path in fresh}  # of the whole file: it may have ended since
         if fresh and (last or time.monotonic() >= resting):
             if publish(fresh):
-                accepted |= {path: stamps[path] for path in fresh}
+                accepted |= stamps
             else:
                 resting = time.monotonic() + RETRY
         if last:
