@@ -104,7 +104,8 @@ def _stages(repo: Any, project: Path, addresses: Collection[str]) -> dict[str, A
         path = named or (address if address.endswith(".dvc") else "dvc.yaml")
         if path not in files:
             files[path] = load_file(repo, str(project / path))
-        found[address] = files[path].stage if address.endswith(".dvc") else files[path].stages[name or address]
+        file = files[path]
+        found[address] = file.stage if address.endswith(".dvc") else file.stages[name or address]
     return found
 
 
