@@ -1,4 +1,4 @@
-"""What convolutions over small maps compute, against plain ones, and which convolutions are taken."""
+"""What layers over small maps compute, against plain ones, and which layers are taken."""
 
 import copy
 
@@ -14,8 +14,9 @@ PLAIN = {
     "pointwise without bias": lambda: nn.Conv2d(6, 10, 1, bias=False),
     "depthwise": lambda: nn.Conv2d(6, 6, 3, padding=1, groups=6),
     "depthwise without bias": lambda: nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False),
+    "mean": lambda: nn.AdaptiveAvgPool2d(1),
 }
-TAKEN = {"pointwise": small_maps.Pointwise, "depthwise": small_maps.Depthwise}
+TAKEN = {"pointwise": small_maps.Pointwise, "depthwise": small_maps.Depthwise, "mean": small_maps.Mean}
 OTHERS = {
     "strided": lambda: nn.Conv2d(6, 10, 1, stride=2),
     "padded pointwise": lambda: nn.Conv2d(6, 10, 1, padding=1),
@@ -26,11 +27,12 @@ OTHERS = {
     "depthwise, dilated": lambda: nn.Conv2d(6, 6, 3, padding=1, dilation=2, groups=6),
     "depthwise, reflected": lambda: nn.Conv2d(6, 6, 3, padding=1, groups=6, padding_mode="reflect"),
     "two a channel": lambda: nn.Conv2d(6, 12, 3, padding=1, groups=6),
+    "means of quarters": lambda: nn.AdaptiveAvgPool2d(2),
 }
 
 
-def adopted(conv: nn.Conv2d) -> nn.Sequential:
-    network = nn.Sequential(conv)
+def adopted(layer: nn.Module) -> nn.Sequential:
+    network = nn.Sequential(layer)
     small_maps.adopt(network)
     return network
 
@@ -45,7 +47,7 @@ def gradients(network: nn.Module, images: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("side", [(1, 1), (2, 2), (1, 2), (2, 5), (3, 3), (8, 8), (9, 9)])
 @pytest.mark.parametrize("name", PLAIN)
-def test_outputs_and_gradients_are_those_of_a_plain_convolution(
+def test_outputs_and_gradients_are_those_of_a_plain_layer(
     name: str, side: tuple[int, int], layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
@@ -76,8 +78,21 @@ def test_what_solvers_differentiate_through_is_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_convolutions_are_left_alone(name: str) -> None:
-    assert type(adopted(OTHERS[name]())[0]) is nn.Conv2d
+def test_other_layers_are_left_alone(name: str) -> None:
+    assert type(adopted(OTHERS[name]())[0]) is type(OTHERS[name]())
+
+
+@pytest.mark.parametrize("name", ["depthwise", "mean"])
+def test_what_lies_behind_gets_maps_and_gradients_pixel_by_pixel(name: str) -> None:
+    network = adopted(PLAIN[name]()).to(memory_format=torch.channels_last)
+    images = torch.randn(3, 6, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
+    out = network(images)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    back = []
+    clipped = images.clamp(-1, 1)
+    clipped.register_hook(back.append)
+    network(clipped).sum().backward()
+    assert back[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_weights_and_their_names_stay_where_they_are() -> None:

@@ -24,12 +24,15 @@ class MobileNetV2:
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> Classifier:
         """See `Architecture.build`; one grey channel is repeated to three by the normalisation."""
         net = mobilenet_v2(width_mult=self.width)
-        small_maps.adopt(net)
+        for layer in net.modules():
+            if isinstance(layer, nn.ReLU6):
+                layer.inplace = False  # in place, training would copy what it clips first
         trunk = nn.Sequential()
         trunk.add_module("features", net.features)
         trunk.add_module("pool", nn.AdaptiveAvgPool2d(1))
         trunk.add_module("flatten", nn.Flatten())
         trunk.add_module("dropout", nn.Dropout(self.dropout))
+        small_maps.adopt(trunk)
         return Classifier(
             trunk, nn.Linear(net.last_channel, num_classes), Normalise(IMAGENET_MEAN, IMAGENET_STD)
         )
