@@ -104,8 +104,7 @@ class Told:
     def _right(self, part: str) -> Values:
         """Shares [I] of each class of the data that the victim names rightly."""
         labels = self.answered[f"{part}.labels"]
-        order = torch.unique(labels, return_inverse=True)[1]
-        return by_person(self.answered[f"{part}.logits"].argmax(1) == labels, order)
+        return by_person(self.answered[f"{part}.logits"].argmax(1) == labels, labels)
 
     def reconstruction(self) -> Iterator[Line]:
         """Errors of every attack after every layer; floors that need no feature."""

@@ -135,9 +135,10 @@ def accuracy_by_identity(model: nn.Module, data: Dataset) -> Values:
 
 
 def by_person(rows: Tensor, labels: Tensor) -> Values:
-    """Means [I] of figures [n] over each person's images."""
-    sums = torch.bincount(labels, weights=rows.double())
-    return (sums / torch.bincount(labels).double()).numpy()
+    """Means [I] of figures [n] over the images of each person who has any, ordered by label [n]."""
+    order = torch.unique(labels, return_inverse=True)[1]
+    sums = torch.bincount(order, weights=rows.double())
+    return (sums / torch.bincount(order).double()).numpy()
 
 
 def test_images(data: Dataset) -> tuple[Tensor, Tensor]:
@@ -150,5 +151,4 @@ def test_images(data: Dataset) -> tuple[Tensor, Tensor]:
 
 def people(values: Values, labels: Tensor) -> Values:
     """Means [S, I] of figures [S, n] over the images of each person who has any; labels [n]."""
-    order = torch.unique(labels, return_inverse=True)[1]
-    return np.stack([by_person(torch.from_numpy(row), order) for row in values])
+    return np.stack([by_person(torch.from_numpy(row), labels) for row in values])

@@ -12,12 +12,17 @@ from mipriv.errors import InputError
 from tasks import evaluate, finetune, invert
 from tasks.curves import curves
 from tasks.evaluation import attacked, matched
-from tasks.evaluation.referee import Seen
+from tasks.evaluation.referee import Seen, by_person
 from tasks.leakage import REFUSED, TOP1, Line
 
 
 def judged(accuracy: float) -> Line:
     return Line("strict", "judge", "accuracy", "", "", stats.mean(np.full((1, 20), accuracy)))
+
+
+def test_people_without_an_image_are_left_out_and_the_others_keep_their_order() -> None:
+    found = by_person(torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([5, 2, 5, 0]))
+    assert found.tolist() == [1.0, 0.0, 0.5]
 
 
 def test_a_judge_below_the_limit_is_refused() -> None:
