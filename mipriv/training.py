@@ -18,6 +18,7 @@ from mipriv.models.split_classifier import SplitClassifier
 from mipriv.plugin import one_of
 
 Pair = tuple[Tensor, Tensor]
+Views = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def train(
     *,
     seed: int,
     attributes: Mapping[str, Tensor] | None = None,
+    views: Views | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> History:
     """Train a classifier in place, on the device it lies on.
@@ -101,13 +103,18 @@ def train(
             for plain training.
         seed: of what the defence inserts, the order of images, their views, dropout and other noise.
         attributes: of training images, classes [n] int64 by name, for a defence that hides one.
+        views: what the model is shown of training images at places [b] int64, by uniforms [b, Augment.DRAWS],
+            in an epoch; None: the recipe's views of them.
         progress: called with (epochs done, epochs).
     """
     try:
         with draws.seeded(seed, "defense"):
             defense.prepare(model, tuple(training[0].shape[1:]))  # type: ignore[arg-type]
         with draws.seeded(seed, "dropout"), released(model, defense, seed, "release"):
-            return _epochs(model, training, validation, recipe, defense, seed, attributes or {}, progress)
+            shown = views or _views(model, training[0], recipe)
+            return _epochs(
+                model, training, validation, recipe, defense, seed, attributes or {}, shown, progress
+            )
     finally:
         defense.finish(model)
 
@@ -134,6 +141,7 @@ def _epochs(
     defense: Defense,
     seed: int,
     attributes: Mapping[str, Tensor],
+    views: Views,
     progress: Callable[[int, int], None] | None,
 ) -> History:
     order = draws.generator(seed, "order and views")
@@ -147,7 +155,8 @@ def _epochs(
         defense.before_epoch(model, epoch)
         total = torch.zeros(2, dtype=torch.float64)
         for rows in _batches(len(training[0]), recipe.batch_size, order):
-            batch = _forward(model, training, rows, recipe, order, epoch)
+            uniforms = torch.rand(len(rows), Augment.DRAWS, generator=order)
+            batch = _forward(model, views(rows, uniforms, epoch), training[1][rows], recipe, epoch)
             own = {name: classes[rows].to(batch.labels.device) for name, classes in attributes.items()}
             batch = replace(batch, attributes=own)
             loss = defense.loss(batch, step)
@@ -195,15 +204,16 @@ def _rank(epoch: Epoch) -> tuple[float, float]:
     return epoch.validation_accuracy, -epoch.validation_loss
 
 
-def _forward(
-    model: nn.Module, training: Pair, rows: Tensor, recipe: Recipe, generator: torch.Generator, epoch: int
-) -> Batch:
+def _views(model: nn.Module, images: Tensor, recipe: Recipe) -> Views:
     device = next(model.parameters()).device
-    uniforms = torch.rand(len(rows), Augment.DRAWS, generator=generator)
-    images = recipe.augment(training[0][rows].to(device), uniforms)
+    return lambda rows, uniforms, _: recipe.augment(images[rows].to(device), uniforms)
+
+
+def _forward(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, epoch: int) -> Batch:
+    device = images.device
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         out = model(images)
-    batch = Batch(images, training[1][rows].to(device), out.float(), epoch, recipe.epochs)
+    batch = Batch(images, labels.to(device), out.float(), epoch, recipe.epochs)
     if not isinstance(model, SplitClassifier):
         return batch
     features, sent = model.take()

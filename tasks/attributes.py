@@ -18,7 +18,7 @@ from torch import Tensor
 from mipriv import draws
 from mipriv.attacks.attributes import Known, Opened, Told
 from mipriv.attacks.search.rows import in_chunks
-from mipriv.data.dataset import Dataset
+from mipriv.data.dataset import UNKNOWN, Dataset
 from mipriv.device import environment, resolve
 from mipriv.models import checkpoint, simulator
 from tasks.auditing.parts import IDENTITY, PARTS, Parts, Population, parts, shown
@@ -27,6 +27,7 @@ from tasks.engine.events import Events
 from tasks.engine.params import Block, plugin_knobs
 from tasks.engine.stage import Stage, launch
 from tasks.party import Party
+from tasks.people import by_person
 
 SCORES, FACTS = "scores.safetensors", "audit.json"
 CHUNK = 256
@@ -104,6 +105,8 @@ def audit(
         f"predicted/{name}": value for name, value in sent.predicted.items()
     }
     kept |= _simulated(inputs["victim"], facts.get("private"), sent)
+    if all((kept[f"main/{name}"] == UNKNOWN).all() for name in PARTS):
+        kept |= _natural(party, data, facts.get("task"), seed, where)
     notes: dict[str, dict[str, float]] = {}
     work = [(name, share) for name in attributes for share in budgets]
     for done, (name, share) in enumerate(work):
@@ -192,6 +195,22 @@ def _labels(data: Dataset, own: Parts, attributes: list[str], task: str | None) 
     }
     found |= {f"main/{part}": own.attribute(data, task or IDENTITY, part) for part in PARTS}
     return found | {f"owners/{part}": own.of[part].owners for part in PARTS}
+
+
+@torch.no_grad()
+def _natural(
+    party: Party, data: Dataset, task: str | None, seed: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Accuracy [I] of the main task by person, on images of the victim's own people: others have no label."""
+    found = {}
+    for part in ("validation", "test"):
+        images, people = data.split(f"private/{part}")
+        classes = data.task(f"private/{part}", task)
+        sent = _asked(party, images, draws.generator(seed, "natural", part), device)
+        right = in_chunks(party.model.server, sent, CHUNK).argmax(1).cpu() == classes
+        known = classes != UNKNOWN
+        found[f"natural/{part}"] = torch.from_numpy(by_person(right[known], people[known]))
+    return found
 
 
 def _simulated(folder: Path, private: str | None, sent: Sent) -> dict[str, Tensor]:

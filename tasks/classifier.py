@@ -15,7 +15,7 @@ from mipriv.device import environment, place
 from mipriv.models import checkpoint, classifiers
 from mipriv.models.checkpoint import Card
 from mipriv.models.classifiers import Architecture, Classifier
-from mipriv.training import History, Pair, Recipe
+from mipriv.training import History, Pair, Recipe, Views
 from tasks.engine.cells import Progress
 from tasks.engine.events import Events
 from tasks.engine.params import plugin_knobs, validate
@@ -40,12 +40,13 @@ def fit(
     progress: Progress,
     events: Events,
     attributes: Mapping[str, Tensor] | None = None,
+    views: Views | None = None,
 ) -> History:
     """Train on the first pair, select on the second, and record every epoch; see `training.train`."""
     place(model, torch.device(device))
     wanted = validate(Recipe, recipe, "recipe")
     history = training.train(
-        model, *pairs, wanted, defense, seed=seed, attributes=attributes, progress=progress
+        model, *pairs, wanted, defense, seed=seed, attributes=attributes, views=views, progress=progress
     )
     for epoch in history.epochs:
         events.metrics(

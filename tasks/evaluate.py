@@ -32,14 +32,13 @@ from tasks.evaluation.referee import (
     EmbeddingReferee,
     Referee,
     accuracy_by_identity,
-    by_person,
     test_images,
 )
 from tasks.evaluation.referee import Values as Array
 from tasks.inversions import Inversions
 from tasks.leakage import AGREEMENT, NATURAL, OWN_START, ROBUST, TOP1, Line
 from tasks.party import Party
-from tasks.people import Values
+from tasks.people import Values, by_person
 
 OPTIONS = ["data", "victims", "splits", "priors", "judges", "reconstructions", "split_reconstructions"]
 PUBLIC_IMAGES = 400  # on which judges and victims are compared; more would only cost time

@@ -92,17 +92,22 @@ def trained(
     events: Events,
 ) -> tuple[Classifier, Defense, History]:
     """The network of the folder `backbone` of the inputs, fine-tuned on a pair under a defence."""
+    model, plan = untrained(data, inputs=inputs, defense=defense, knobs=knobs, seed=seed)
+    history = classifier.fit(model, pairs, recipe, plan, seed, device, progress, events)
+    return model, plan, history
+
+
+def untrained(
+    data: Dataset, *, inputs: Mapping[str, Path], defense: str, knobs: dict[str, Any], seed: int
+) -> tuple[Classifier, Defense]:
+    """What fine-tuning starts with: the network of the folder `backbone` with a new head, and a defence."""
     public = checkpoint.read_card(inputs["backbone"])
     classes = data.num_classes("private")
     model = classifier.build(public.name, public.knobs, classes, data, seed, "finetune.rows")
-    fill(
-        model.trunk,
-        checkpoint.load_classifier(inputs["backbone"]).trunk.state_dict(),
-        str(inputs["backbone"]),
-    )
+    weights = checkpoint.load_classifier(inputs["backbone"]).trunk.state_dict()
+    fill(model.trunk, weights, str(inputs["backbone"]))
     plan: Defense = plugin_knobs("defense", defense, knobs, "finetune.rows")
-    history = classifier.fit(model, pairs, recipe, plan, seed, device, progress, events)
-    return model, plan, history
+    return model, plan
 
 
 def run(stage: Stage[Finetune]) -> None:

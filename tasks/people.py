@@ -1,4 +1,4 @@
-"""Figures by person and training seed behind the lines of a table: what pairs two tables, later."""
+"""Figures by person and training seed, those behind the lines of a table above all: they pair two tables."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mipriv.errors import InputError
 
@@ -31,6 +31,14 @@ class Values:
     def of(cls, value: Mapping[str, Any]) -> "Values":
         """From JSON."""
         return cls(list(value["seeds"]), np.asarray(value["values"], dtype=np.float64))
+
+
+def by_person(figures: ArrayLike, people: ArrayLike) -> NDArray[np.float64]:
+    """Means [I] of figures [n] over the images of each person who has any; people [n] int, in their order."""
+    order = np.unique(people, return_inverse=True)[1]
+    counts = np.bincount(order)
+    means: NDArray[np.float64] = np.bincount(order, weights=np.asarray(figures, dtype=np.float64)) / counts
+    return means
 
 
 def write(path: Path, found: Mapping[Key, Values]) -> None:

@@ -67,8 +67,7 @@ def _pictures(found: Sequence[Audited], wanted: attributes.Attributes) -> dict[s
     pictures = {}
     for name in wanted.rows:
         arms = _arms(name, found, wanted)
-        if all(one.natural is not None for one in arms):
-            pictures[f"tradeoff-{name}"] = auditing.tradeoff(name, arms, _hidden(arms))
+        pictures[f"tradeoff-{name}"] = auditing.tradeoff(name, arms, _hidden(arms))
     if found and len({one.client["macs"] for one in found}) > 1:
         shared = _hidden(found)
         pictures["work"] = auditing.work([one for one in found if shared in one.told], shared)
@@ -85,14 +84,14 @@ def _row(
 ) -> dict[str, Any]:
     arms, row = _arms(name, found, wanted), wanted.rows[name]
     best = {f"{one.row}/{one.arm}" for one in chosen if one.chosen}
-    picture = pictures.get(f"tradeoff-{name}")
+    whose = "" if row.population == "inference" else " Main accuracy is that on the victim's own people."
     return {
         "name": name,
         "attribute": _hidden(arms),
-        "tradeoff": None if picture is None else uri(picture),
+        "tradeoff": uri(pictures[f"tradeoff-{name}"]),
         "budgets": [f"{budget:.0%}" for budget in sorted(row.budgets) if budget != max(row.budgets)],
         "auditors": list(wanted.of(row)),
-        "about": f"{facts['images']['test']} targets, {len(row.seeds)} training seeds.",
+        "about": f"{facts['images']['test']} targets, {len(row.seeds)} training seeds.{whose}",
         "arms": [_arm(one, one.name in best) for one in arms],
     }
 
@@ -101,7 +100,7 @@ def _arm(one: Audited, chosen: bool) -> dict[str, Any]:
     return {
         "name": one.name,
         "undefended": one.undefended,
-        "natural": None if one.natural is None else leakage.percent(one.natural),
+        "natural": leakage.percent(one.natural),
         "drop": None if one.drop is None else leakage.points(one.drop),
         "chosen": chosen,
         "client": audited.bill(one.client),

@@ -1,36 +1,37 @@
 """Stage `shadow_victims`: models trained as a victim was, on random halves of its pool, and what they say.
 
 A cell a shadow, and one for each training seed of the victim itself. Of none of them anything is kept but
-logits: what membership inference reads.
+logits: what membership inference reads. Where shadows differ in their heads alone, what stands in front of
+the heads is a cell of its own.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mipriv import draws
 from mipriv.attacks.membership import Answers
 from mipriv.attacks.search.rows import in_chunks
 from mipriv.data.dataset import Dataset
-from mipriv.data.splits import PRIVATE
 from mipriv.defenses import Defense
 from mipriv.device import place, resolve
 from mipriv.models import checkpoint
-from mipriv.shadows import stratified
+from mipriv.models.classifiers import Classifier
+from mipriv.models.fold import folded
 from mipriv.training import released
 from tasks import finetune, split
 from tasks.engine.cells import Cell, Progress
 from tasks.engine.events import Events
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
+from tasks.memberships import probes
+from tasks.memberships.asked import FILE, Asked
 from tasks.party import Party, defended
 
-FILE = "answers.safetensors"
 CHUNK = 256
 
 
@@ -61,47 +62,6 @@ class ShadowVictims(Block):
     rows: dict[str, Row]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The records that everybody is asked about.
-
-    Attributes:
-        images: [N, C, H, W].
-        labels: [N] int64, of the victim's task.
-        people: [N] int64.
-        members: [N] bool, of the victim.
-        population: images [Z, C, H, W] that are in nobody's training set.
-        population_labels: [Z] int64.
-        selecting: images a person that the victim was selected by.
-        hidden: classes [N] int64 of the attribute that the victim's defence hides, by its name.
-    """
-
-    images: Tensor
-    labels: Tensor
-    people: Tensor
-    members: Tensor
-    population: Tensor
-    population_labels: Tensor
-    selecting: int
-    hidden: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, data: Dataset, task: str | None, private: str | None, seed: int) -> "Asked":
-        """Private images: the victim's own, and as many others of each person."""
-        parts = [data.split(name) for name in PRIVATE]
-        images, people = (torch.cat(one) for one in zip(*parts, strict=True))
-        labels = torch.cat([data.task(name, task) for name in PRIVATE])
-        trained = torch.arange(len(people)) < len(parts[0][1])
-        pool = stratified.pool_of(people, trained, seed)
-        return cls(
-            images[pool.records], labels[pool.records], people[pool.records], pool.members,
-            images[pool.population], labels[pool.population],
-            round(len(parts[1][1]) / len(people.unique())),
-            {name: torch.cat([data.attribute(part, name) for part in PRIVATE])[pool.records]
-             for name in [private] if name is not None},
-        )  # fmt: skip
-
-
 def shadow(
     out: Path,
     inputs: dict[str, Path],
@@ -121,20 +81,18 @@ def shadow(
     data = Dataset.open(inputs["data"])
     private = defended(made["defense"], made["knobs"], made.get("cem"), "shadow_victims").private
     asked = Asked.of(data, task, private, seed)
-    members = stratified.halves(asked.people, models, seed)[number]
-    own = int(draws.stream(seed, "shadow", number).integers(2**31))
-    chosen = stratified.held(asked.people, members, max(1, asked.selecting), own)
-    pairs = (asked.images[members], asked.labels[members]), (asked.images[chosen], asked.labels[chosen])
-    how = {"seed": own, "device": device, "progress": progress, "events": events, **made}
+    own = asked.drawn(models, number, seed)
+    pairs = own.pairs(asked.images, asked.labels)
+    how = {"seed": own.seed, "device": device, "progress": progress, "events": events, **made}
     model: nn.Module
     if of == "finetune":
         model, plan, history = finetune.trained(data, pairs, inputs=inputs, **how)
     else:
-        hidden = {name: classes[members] for name, classes in asked.hidden.items()}
+        hidden = {name: classes[own.members] for name, classes in asked.hidden.items()}
         model, plan, history = split.trained(data, pairs, task=task, attributes=hidden, **how)
     events.metric("members_accuracy", history.kept.accuracy)
-    with released(model, plan, own, "asked"):
-        _leave(out, model, asked, members, mirrored)
+    with released(model, plan, own.seed, "asked"):
+        asked.leave(out, _said(model, data), own.members, mirrored)
 
 
 def target(
@@ -150,7 +108,8 @@ def target(
     device: str,
 ) -> None:
     """Cell: what the victim itself says."""
-    asked = Asked.of(Dataset.open(inputs["data"]), task, None, seed)
+    data = Dataset.open(inputs["data"])
+    asked = Asked.of(data, task, None, seed)
     where = torch.device(device)
     if of == "finetune":
         model: nn.Module = place(checkpoint.load_classifier(inputs["victim"]), where)
@@ -159,25 +118,24 @@ def target(
         party = Party.load(inputs["victim"], where)
         model, plan = party.model, party.defense
     with released(model, plan, seed, "asked"):
-        _leave(out, model, asked, asked.members, mirrored)
+        asked.leave(out, _said(model, data), asked.members, mirrored)
     progress(1, 1)
 
 
-def _leave(out: Path, model: nn.Module, asked: Asked, members: Tensor, mirrored: bool) -> None:
-    """Logits float32 [Q, N, C] of an image and, where wanted, of its mirror image."""
+def _said(model: nn.Module, data: Dataset) -> Callable[[Tensor], Tensor]:
+    """Logits [n, C] of images [n, C, H, W] in evaluation mode, computed in chunks.
+
+    A whole network answers with its normalisation folded; a split one's client may release at random.
+    """
     model.eval()
+    asked = folded(model, data.image_shape) if isinstance(model, Classifier) else model
     device = next(model.parameters()).device
 
     @torch.no_grad()
     def said(images: Tensor) -> Tensor:
-        views = [images, images.flip(-1)] if mirrored else [images]
-        each = [in_chunks(lambda x: model(x.to(device)), view, CHUNK) for view in views]
-        return torch.stack(each).float().cpu().contiguous()
+        return in_chunks(lambda x: asked(x.to(device)), images, CHUNK)
 
-    answers = {"logits": said(asked.images), "labels": asked.labels, "members": members}
-    if len(asked.population):
-        answers |= {"population": said(asked.population), "population_labels": asked.population_labels}
-    save_file(answers, out / FILE)
+    return said
 
 
 def load(folder: Path, row: Row, seeds: list[int]) -> tuple[Answers, Answers]:
@@ -217,22 +175,34 @@ def run(stage: Stage[ShadowVictims]) -> None:
     shared |= {"device": str(resolve(stage.cost.device))}
     data = {"data": stage.path("data")}
     own = {**shared, "made": made, "models": row.models}
-    inputs = data if row.of == "split" else {**data, "backbone": _backbone(stage, row)}
-    stage.cells(
-        [
-            Cell(
-                f"target/seed-{seed}",
-                "tasks.shadow_victims:target",
-                shared,
-                {**data, "victim": victim / f"seed-{seed}"},
-            )
-            for seed in seeds
-        ]
-        + [
-            Cell(shadow_name(number), "tasks.shadow_victims:shadow", {**own, "number": number}, inputs)
-            for number in range(row.models)
-        ]
-    )
+    targets = [
+        Cell(
+            f"target/seed-{seed}",
+            "tasks.shadow_victims:target",
+            shared,
+            {**data, "victim": victim / f"seed-{seed}"},
+        )
+        for seed in seeds
+    ]
+    if row.of == "split":
+        stage.cells(targets + _shadows("tasks.shadow_victims:shadow", own, data))
+        return
+    inputs = {**data, "backbone": _backbone(stage, row)}
+    if not probes.possible(Dataset.open(data["data"]), inputs, made):
+        stage.cells(targets + _shadows("tasks.shadow_victims:shadow", own, inputs))
+        return
+    own = {name: value for name, value in own.items() if name not in ("of", "task")}
+    made_once = {name: value for name, value in own.items() if name != "models"}
+    first = stage.cells([Cell(probes.NAME, "tasks.memberships.probes:features", made_once, inputs), *targets])
+    inputs |= {probes.NAME: first[probes.NAME]}
+    stage.cells(_shadows("tasks.memberships.probes:shadow", own, inputs))
+
+
+def _shadows(function: str, own: dict[str, Any], inputs: dict[str, Path]) -> list[Cell]:
+    return [
+        Cell(shadow_name(number), function, {**own, "number": number}, inputs)
+        for number in range(own["models"])
+    ]
 
 
 def _made(stage: Stage[ShadowVictims], row: Row) -> tuple[dict[str, Any], str | None, list[int]]:

@@ -51,11 +51,13 @@ class Defense:
             knob of this name, and extends `release` rather than replace it.
         private: the attribute of images that it hides, whose classes training hands to its loss; None: it
             hides none.
+        classes: how many it takes that attribute to have.
     """
 
     freeze: Freeze | None = None
     sigma: float = 0.0
     private: str | None = None
+    classes: int = 0
 
     def prepare(self, model: nn.Module, image_shape: tuple[int, int, int]) -> None:
         """Change the model before training: freeze, insert, replace.
@@ -67,6 +69,13 @@ class Defense:
         """
         if self.freeze is not None:
             self.freeze.apply(model, image_shape)
+
+    def head_alone(self, model: nn.Module, image_shape: tuple[int, int, int]) -> bool:
+        """Whether of a classifier only the head is trained, by the plain loss.
+
+        Then what lies in front of the head is the same function of images, whoever is trained on them.
+        """
+        return False
 
     def before_epoch(self, model: nn.Module, epoch: int) -> None:
         """Called once the model is in training mode, at the start of every epoch."""

@@ -113,7 +113,8 @@ class CEM(Defense):
             raise InputError(
                 f"cem: its host's sigma is {self.host.sigma}; allowed: above 0, as L_C is infinite"
             )
-        self.sigma, self.freeze, self.private = self.host.sigma, self.host.freeze, self.host.private
+        self.sigma, self.freeze = self.host.sigma, self.host.freeze
+        self.private, self.classes = self.host.private, self.host.classes
 
     def prepare(self, model: nn.Module, image_shape: tuple[int, int, int]) -> None:
         """See `Defense.prepare`."""

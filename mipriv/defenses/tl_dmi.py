@@ -10,7 +10,7 @@ from torch import nn
 
 from mipriv.defenses import Defense
 from mipriv.errors import InputError
-from mipriv.models.cut import Leaf
+from mipriv.models.cut import Leaf, execution_order
 from mipriv.models.freeze import Freeze
 
 
@@ -40,3 +40,10 @@ class TLDMI(Defense):
     def front(self, model: nn.Module, image_shape: tuple[int, int, int]) -> list[Leaf]:
         """The layers that are frozen; see `Freeze.front`."""
         return self.freeze.front(model, image_shape)
+
+    def head_alone(self, model: nn.Module, image_shape: tuple[int, int, int]) -> bool:
+        """The linear probe, its batch normalisation held: all but the head is frozen."""
+        frozen = {leaf.name for leaf in self.front(model, image_shape)}
+        names = (leaf.name for leaf in execution_order(model, image_shape))
+        trained = [name for name in names if name not in frozen]
+        return self.bn_mode == "strict" and all(name.split(".")[0] == "head" for name in trained)

@@ -3,7 +3,7 @@
 Images of 64 pixels a side leave the last blocks of an ImageNet network maps of 2 by 2. There oneDNN reorders
 more weights than it multiplies: a matrix product is up to three times as fast as a 1 by 1 convolution, and
 the gradient of a depthwise one's weights is five times as fast over maps of 3 by 3 as over 2 by 2. What lies
-behind gets its maps, and its gradients, pixel by pixel: batch normalisation takes ten times as long over others.
+behind gets maps and gradients pixel by pixel: batch normalisation takes ten times as long over others.
 """
 
 import torch

@@ -112,11 +112,12 @@ class Arm:
         found = self.floors(attribute)
         return max(found.values(), key=lambda again: float(again[0]))
 
-    def natural(self, part: str = "test") -> Array | None:
-        """Whether the main task was done, [S, I]; None where nobody on the images has a main label."""
+    def natural(self, part: str = "test") -> Array:
+        """Accuracy of the main task [S, I]: image by image of the auditor's; where nobody on those has a main
+        label, person by person of the victim's own."""
         known = self.cells[0][f"main/{part}"] != UNKNOWN
         if not known.any():
-            return None
+            return np.stack([cell[f"natural/{part}"] for cell in self.cells])
         right = [(cell[f"predicted/{part}"] == cell[f"main/{part}"])[known] for cell in self.cells]
         return np.stack(right).astype(np.float64)
 
@@ -146,12 +147,11 @@ class Arm:
                     yield Line(self.name, KIND, BALANCED, CHOSEN, where, fewer.sample.figure(fewer.chosen))
 
     def _utility(self, undefended: "Arm") -> Iterator[Line]:
-        own, other = self.natural(), undefended.natural()
-        if own is not None and other is not None:
-            yield Line(self.name, VICTIM, NATURAL, "", self.task, stats.mean(own))
-            if undefended.name != self.name:
-                drop = stats.paired_difference(own, other)
-                yield Line(self.name, VICTIM, DROP, "", undefended.name, drop)
+        own = self.natural()
+        yield Line(self.name, VICTIM, NATURAL, "", self.task, stats.mean(own))
+        if undefended.name != self.name:
+            drop = stats.paired_difference(own, undefended.natural())
+            yield Line(self.name, VICTIM, DROP, "", undefended.name, drop)
         units = len(self.cells[0]["main/test"])
         for name, value in self.facts[0]["client"].items():
             exact = Figure(float(value), float(value), float(value), units, len(self.cells), "counted")

@@ -20,8 +20,9 @@ class Strength:
         row, arm: names.
         attribute: the hidden one.
         told: balanced accuracy of the auditor that is chosen.
-        main: accuracy of the main task; NaN where nobody on the images has a main label.
-        kept: main accuracy within `ALLOWED` of the undefended, or unknown.
+        main: accuracy of the main task; where nobody on the images has a main label, on the images that the
+            victim was selected by.
+        kept: main accuracy within `ALLOWED` of the undefended.
         chosen: of those kept, the one that tells least.
     """
 
@@ -46,8 +47,8 @@ def strengths(arms: Iterable[Arm], undefended: dict[str, Arm]) -> list[Strength]
         row, name = arm.name.split("/", 1)
         ceiling = undefended[arm.name]
         if arm.name != ceiling.name:
-            own, other = main(arm), main(ceiling)
-            kept = not own < other - ALLOWED  # NaN: unknown
+            own, other = (float(one.natural("validation").mean()) for one in (arm, ceiling))
+            kept = own >= other - ALLOWED
             found.append(
                 Strength(row, name, arm.private, arm.whole[arm.private].validation, own, kept, False)
             )
@@ -56,12 +57,6 @@ def strengths(arms: Iterable[Arm], undefended: dict[str, Arm]) -> list[Strength]
         if one.kept and (one.row not in best or one.told < best[one.row].told):
             best[one.row] = one
     return [Strength(**{**asdict(one), "chosen": best.get(one.row) == one}) for one in found]
-
-
-def main(arm: Arm) -> float:
-    """Main accuracy on validation images."""
-    right = arm.natural("validation")
-    return float("nan") if right is None else float(right.mean())
 
 
 def write(path: Path, found: list[Strength]) -> None:

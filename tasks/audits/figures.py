@@ -24,9 +24,10 @@ from tasks.audits import answers, threats
 from tasks.audits.rows import Audit, Row, brought
 from tasks.audits.threats import INVERSION, MEMBERSHIP, NOT_APPLICABLE, NOT_RUN, LeftOut
 from tasks.engine.stage import Stage
-from tasks.evaluation.referee import EmbeddingReferee, Values, by_person, people, test_images
+from tasks.evaluation.referee import EmbeddingReferee, Values, people, test_images
 from tasks.knowledge import targets_of
 from tasks.leakage import AUC, FILE, KNN, NATURAL, RESIDUAL, TOP1, TOP5, TPR, Line
+from tasks.people import by_person
 from tasks.splits.recovered import Recovered, featureless, measured
 from tasks.tables import write_csv
 

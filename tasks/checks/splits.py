@@ -66,9 +66,17 @@ def _row(wanted: Parameters, where: str, row: Row) -> None:
     for arm, own in row.arms.items():
         plan = defended(row.defense, {**row.knobs, **own.knobs}, own.cem, f"{where}.arms.{arm}")
         if plan.private is not None:
-            known(f"{where}.arms.{arm}, private", plan.private, wanted.attribute_names(row.data))
+            _hides(wanted, f"{where}.arms.{arm}", row.data, plan.private, plan.classes)
         with torch.device("cpu"):  # a cut is seen to be right by running the network
             at(f"{where}.arms.{arm}", plan.prepare, _model(wanted, row), wanted.image_shape(row.data))
+
+
+def _hides(wanted: Parameters, where: str, data: str, private: str, classes: int) -> None:
+    """Whether images have the attribute that a defence hides, of no more classes than it is told."""
+    known(f"{where}, private", private, wanted.attribute_names(data))
+    if classes < (there := wanted.classes(data, private)):
+        said = f"{classes}; allowed: {there} or more, as {private!r} has"
+        raise InputError(f"{params.FILE}: {where}, classes: {said}")
 
 
 def _model(wanted: Parameters, row: Row) -> SplitClassifier:

@@ -17,6 +17,7 @@ from mipriv.models.classifiers import Classifier
 from mipriv.models.embedders import Embedder
 from mipriv.stats import Figure
 from mipriv.training import logits
+from tasks.people import by_person
 
 CHUNK = 256
 Values = NDArray[np.float64]
@@ -134,13 +135,6 @@ def accuracy_by_identity(model: nn.Module, data: Dataset) -> Values:
     return by_person(logits(model, images).cpu().argmax(1) == labels, labels)
 
 
-def by_person(rows: Tensor, labels: Tensor) -> Values:
-    """Means [I] of figures [n] over the images of each person who has any, ordered by label [n]."""
-    order = torch.unique(labels, return_inverse=True)[1]
-    sums = torch.bincount(order, weights=rows.double())
-    return (sums / torch.bincount(order).double()).numpy()
-
-
 def test_images(data: Dataset) -> tuple[Tensor, Tensor]:
     """Private test images [I, k, C, H, W], k the fewest that a person has, and identities [I]."""
     images, labels = data.split("private/test")
@@ -151,4 +145,4 @@ def test_images(data: Dataset) -> tuple[Tensor, Tensor]:
 
 def people(values: Values, labels: Tensor) -> Values:
     """Means [S, I] of figures [S, n] over the images of each person who has any; labels [n]."""
-    return np.stack([by_person(torch.from_numpy(row), labels) for row in values])
+    return np.stack([by_person(row, labels) for row in values])

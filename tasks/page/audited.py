@@ -61,7 +61,7 @@ class Audited:
         name: row and arm.
         row: of `attributes`.
         undefended: whether it is its own ceiling.
-        natural: main accuracy; None where nobody on the targets has a main label.
+        natural: main accuracy; of the victim's own people where nobody on the targets has a main label.
         drop: of it, against the undefended.
         client: parameters, macs and bytes.
         told: by attribute.
@@ -70,7 +70,7 @@ class Audited:
     name: str
     row: str
     undefended: bool
-    natural: Figure | None
+    natural: Figure
     drop: Figure | None
     client: Mapping[str, float]
     told: Mapping[str, Told]
@@ -110,7 +110,7 @@ def audited(table: Table, wanted: Attributes, simulated: Sequence[Simulated]) ->
             for figure in ("parameters", "macs", "bytes")
         }
         lines = [line for line in table.lines if (line.subject, line.kind) == (name, VICTIM)]
-        natural = next((line.value for line in lines if line.figure == NATURAL), None)
+        natural = next(line.value for line in lines if line.figure == NATURAL)
         drop = next((line.value for line in lines if line.figure == DROP), None)
         found.append(Audited(name, row, name == own.undefended, natural, drop, client, told))
     return found

@@ -63,7 +63,6 @@ def tradeoff(row: str, found: Sequence[Audited], attribute: str) -> bytes:
 
 
 def _arm(axes: Axes, one: Audited, told: Told, color: str, shape: str) -> None:
-    assert one.natural is not None
     x, y = 100 * one.natural.point, 100 * told.fresh.point
     if told.simulated is not None:
         below = 100 * told.simulated.mean

@@ -23,9 +23,10 @@ from mipriv.models.fold import folded
 from mipriv.stats import Figure
 from mipriv.training import released
 from tasks.engine import runtime
-from tasks.evaluation.referee import CHUNK, Values, by_person
+from tasks.evaluation.referee import CHUNK, Values
 from tasks.leakage import FACTOR, INFORMATION, MSE, NATURAL, Line
 from tasks.party import Party
+from tasks.people import by_person
 from tasks.split import Splits
 
 

@@ -1,13 +1,16 @@
 """Audits end to end on small inputs: whose images, what a cell keeps, the table, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mipriv.data.dataset import UNKNOWN
 from mipriv.errors import InputError
 from mipriv.stats import Figure
 from tasks import attributes, leakage, report_attributes
@@ -179,6 +182,42 @@ def test_the_weakest_that_keeps_the_task_is_chosen(found: dict[str, arms.Arm]) -
         "parity": (True, True),
         "nothing": (False, False),
     }
+
+
+def test_where_nobody_has_a_main_label_the_task_is_that_of_the_victims_own_people(
+    found: dict[str, arms.Arm],
+) -> None:
+    own = {}
+    for name, accuracy in (("row/all", 0.890625), ("row/parity", 0.875), ("row/nothing", 0.5)):
+        strangers = {f"main/{part}": np.full(9, UNKNOWN) for part in PARTS}
+        people = {f"natural/{part}": np.full(7, accuracy) for part in ("validation", "test")}
+        own[name] = replace(found[name], cells=[cell | strangers | people for cell in found[name].cells])
+    told = strengths.strengths(own.values(), dict.fromkeys(own, own["row/all"]))
+    assert {one.arm: (one.main, one.kept, one.chosen) for one in told} == {
+        "parity": (0.875, True, True),
+        "nothing": (0.5, False, False),
+    }
+    (line,) = (one for one in own["row/parity"]._utility(own["row/all"]) if one.figure == NATURAL)
+    assert (line.value.point, line.value.n, line.value.seeds) == (0.875, 7, 2)
+
+
+def test_accuracy_on_the_victims_own_people_is_a_mean_a_person() -> None:
+    class Half(Digits):
+        """Of class 3 nobody knows the parity, of class 0 it is told wrongly."""
+
+        def task(self, split: str, name: str) -> Tensor:
+            labels = self.split(split)[1]
+            parity = torch.where(labels == 0, 1, labels % 2)
+            return torch.where(labels == 3, UNKNOWN, parity)
+
+    data: Any = Half()
+    for kind, right in (
+        ("all", [0.0, *[1.0] * 8]),
+        ("nothing", [1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]),  # it always says odd
+    ):
+        found = attributes._natural(Sender(kind), data, "parity", 0, torch.device("cpu"))  # type: ignore[arg-type]
+        assert set(found) == {"natural/validation", "natural/test"}
+        assert found["natural/test"].tolist() == right
 
 
 def test_a_simulated_score_is_no_leakage(found: dict[str, arms.Arm], tmp_path: Path) -> None:

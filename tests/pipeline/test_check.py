@@ -106,6 +106,12 @@ WRONG = [
         [[128, 10], [128, 3]],
         r"report_membership\.roc: \[128, 3\]; allowed: \[128, 10\], .*\[8, 2\], of digits",
     ),
+    ("split.rows.partitioning.knobs.private", "high", r"private: 'high'.*allowed: at_least_five"),
+    (
+        "split.rows.partitioning.knobs.classes",
+        1,
+        r"split\.rows\.partitioning\.arms\.none, classes: 1; allowed: 2 or more, as 'at_least_five' has",
+    ),
     ("attributes.rows.partitioning.victim", "parity", r"rows\.partitioning\.victim: 'parity' does not exist"),
     ("attributes.rows.partitioning.data", "law", r"rows\.partitioning\.data: 'law'.*allowed: digits"),
     (

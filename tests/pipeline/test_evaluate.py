@@ -12,8 +12,9 @@ from mipriv.errors import InputError
 from tasks import evaluate, finetune, invert
 from tasks.curves import curves
 from tasks.evaluation import attacked, matched
-from tasks.evaluation.referee import Seen, by_person
+from tasks.evaluation.referee import Seen
 from tasks.leakage import REFUSED, TOP1, Line
+from tasks.people import by_person
 
 
 def judged(accuracy: float) -> Line:
