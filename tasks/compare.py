@@ -1,7 +1,7 @@
-"""Two common tables side by side, differences paired by person and training seed: `make compare`.
+"""Two common tables side by side, differences paired by training seed and person or record: `make compare`.
 
-What cannot be paired (other people, no shared seed, no figures by person) stands without a difference,
-and says why.
+What cannot be paired (other people or records, no shared seed, no figures of each) stands without a
+difference, and says why.
 """
 
 import argparse
@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from mipriv.errors import InputError
+from mipriv.stats import Figure
 from tasks import people, table
-from tasks.joined import cells
+from tasks.joined import cells, changes
 from tasks.joined.cells import COLUMNS, COUNT, Column, Row
-from tasks.joined.changes import difference, same
+from tasks.memberships import scored
+from tasks.memberships.scored import Scored
 from tasks.page.joint import spelt_change, told
 
 CELL, GAP = 24, "  "
+MEMBERSHIP, UNPAIRED = "membership", "not paired"
 SAYS = {-1: "lower", 0: "no change shown", 1: "higher"}
 
 
@@ -29,6 +32,7 @@ class Side:
 
     rows: dict[str, Row]
     people: dict[people.Key, people.Values]
+    scored: dict[str, Scored]
     digests: dict[str, Any]
 
     @classmethod
@@ -43,7 +47,10 @@ class Side:
             digests = json.loads((folder / table.DIGESTS).read_text(encoding="utf-8"))
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{folder}: no common table ({type(error).__name__}: {error})") from error
-        return cls({row.name: row for row in rows}, people.read(folder / people.FILE), digests)
+        # Tables of earlier versions have no scores beside them.
+        path = folder / scored.FILE
+        scores = {victim: own for (victim, _), own in scored.read(path).items()} if path.exists() else {}
+        return cls({row.name: row for row in rows}, people.read(folder / people.FILE), scores, digests)
 
 
 def lines(a: Side, b: Side, names: Sequence[str]) -> Iterator[str]:
@@ -61,7 +68,8 @@ def lines(a: Side, b: Side, names: Sequence[str]) -> Iterator[str]:
             if line := _line(a, b, name, column):
                 yield line
     yield ""
-    yield "Percent or as they are, 95% intervals; differences are paired by person and training seed."
+    yield "Percent or as they are, 95% intervals; differences are paired by training seed and person, of"
+    yield "membership by training seed and record."
 
 
 def _head(names: Sequence[str]) -> Iterator[str]:
@@ -83,19 +91,34 @@ def _changed(a: Side, b: Side, name: str, column: Column) -> str:
     one, other = (side.rows[name] for side in (a, b))
     if None in (one.cells[column.name].value, other.cells[column.name].value) or column.unit == COUNT:
         return ""
-    key = (name, column.name, "")
-    if key not in a.people or key not in b.people:
-        return "not paired: no figures by person"
     if a.digests["data"].get(one.data) != b.digests["data"].get(other.data):
-        return "not paired: another data set"
-    if same(a.people[key], b.people[key]):
-        return "the same for every person and training seed"
-    found = difference(b.people[key], a.people[key])
-    if found is None:
-        return "not paired: no training seed in both"
+        return f"{UNPAIRED}: another data set"
+    found = _by_record(a, b, name) if column.name == MEMBERSHIP else _by_person(a, b, name, column)
+    if isinstance(found, str):
+        return found
     by = one.cells[column.name].by, other.cells[column.name].by
     note = "" if by[0] == by[1] else f" ({by[0]} -> {by[1]})"
     return f"{spelt_change(found, column)} {SAYS[told(found, column)]}{note}"
+
+
+def _by_person(a: Side, b: Side, name: str, column: Column) -> Figure | str:
+    """B minus A, that there is no difference, or why they do not pair."""
+    key = (name, column.name, "")
+    if key not in a.people or key not in b.people:
+        return f"{UNPAIRED}: no figures by person"
+    if changes.same(a.people[key], b.people[key]):
+        return "the same for every person and training seed"
+    return changes.difference(b.people[key], a.people[key]) or f"{UNPAIRED}: no training seed in both"
+
+
+def _by_record(a: Side, b: Side, name: str) -> Figure | str:
+    """The same of scores."""
+    if name not in a.scored or name not in b.scored:
+        return f"{UNPAIRED}: no scores by record"
+    one, other = a.scored[name], b.scored[name]
+    if one.same(other):
+        return "the same for every record and training seed"
+    return scored.difference(other, one) or f"{UNPAIRED}: {scored.unpaired(other, one)}"
 
 
 def _read(name: str, folder: Path) -> Side:

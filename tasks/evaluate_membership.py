@@ -8,7 +8,7 @@ from tasks import finetune, leakage, membership, shadow_victims, shadows, split
 from tasks.engine.params import Block
 from tasks.engine.stage import Stage, launch
 from tasks.leakage import FILE
-from tasks.memberships import grids, laws, victims
+from tasks.memberships import grids, laws, scored, victims
 from tasks.memberships.victims import Victims
 
 VICTIMS = "victims"
@@ -23,7 +23,7 @@ class EvaluateMembership(Block):
 
 
 def run(stage: Stage[EvaluateMembership]) -> None:
-    """Write `leakage.csv`, and scores of victims below `victims`."""
+    """Write `leakage.csv`, scores of victims below `victims`, and what pairs those with others."""
     heads = stage.block("shadows", shadows.Shadows).rows
     wanted = stage.block("membership", membership.Attacks)
     folder = stage.path("attacks")
@@ -34,6 +34,7 @@ def run(stage: Stage[EvaluateMembership]) -> None:
         lines += laws.of_attack(folder, name, row, heads[row.of], wanted.rates)
     found = victims.attack(stage.path("victims"), *rows_of(stage), stage.params.victims)
     victims.leave(found, stage.out / VICTIMS)
+    scored.write(stage.out / scored.FILE, victims.kept(found, stage.params.victims))
     lines += victims.lines(found, stage.params.victims)
     leakage.write(stage.out / FILE, lines)
     for line in lines:

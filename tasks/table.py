@@ -21,6 +21,7 @@ from tasks.inversions import arm as arm_as_victim
 from tasks.joined import cells, changes, checkpoints, threats
 from tasks.joined.cells import ABSENT, NOT_RUN, Cell, Row
 from tasks.leakage import MSE, NATURAL, SSIM, Table
+from tasks.memberships import scored
 from tasks.splits.recovered import place
 
 FILE, METRICS, DIGESTS = "table.csv", "metrics.json", "digests.json"
@@ -76,6 +77,11 @@ class Sources:
     def memberships(self) -> Table:
         """Of `evaluate_membership`."""
         return leakage.read(self.stage.path("memberships") / leakage.FILE)
+
+    @cached_property
+    def scored(self) -> dict[scored.Key, scored.Scored]:
+        """Scores of `evaluate_membership`, by victim and attack."""
+        return scored.read(self.stage.path("memberships") / scored.FILE)
 
     @cached_property
     def audits(self) -> Table:
@@ -150,7 +156,7 @@ class Sources:
 
 
 def run(stage: Stage[Joined]) -> None:
-    """Write `table.csv`, a line a victim; their points; figures by person; digests."""
+    """Write `table.csv`, a line a victim; their points; figures by person, scores by record; digests."""
     sources = Sources(stage)
     rows = [_row(sources, name, victim) for name, victim in stage.params.rows.items()]
     cells.write(stage.out / FILE, rows)
@@ -158,6 +164,7 @@ def run(stage: Stage[Joined]) -> None:
     known = {row.data: Dataset.open(stage.path("data") / row.data).digest for row in rows}
     _leave(stage.out / DIGESTS, {"data": known, "victims": {row.name: dict(row.digests) for row in rows}})
     people.write(stage.out / people.FILE, _by_person(sources, rows))
+    scored.write(stage.out / scored.FILE, _by_record(sources, rows))
     for row in rows:
         for name, point in cells.points([row])[row.name].items():
             stage.events.metric(f"{UNNAMED.sub('', row.name.replace('+', 'and'))}/{name}", point)
@@ -238,6 +245,17 @@ def _by_person(sources: Sources, rows: list[Row]) -> dict[people.Key, people.Val
         for column, cell in row.cells.items():
             if cell.source is not None and cell.source in sources.people:
                 found[row.name, column, ""] = sources.people[cell.source]
+    return found
+
+
+def _by_record(sources: Sources, rows: list[Row]) -> dict[scored.Key, scored.Scored]:
+    """Scores of the attack on membership that is shown, by victim."""
+    found = {}
+    for row in rows:
+        source = row.cells["membership"].source
+        if source is not None:
+            subject, _, attack = source
+            found[row.name, attack] = sources.scored[subject, attack]
     return found
 
 

@@ -35,10 +35,10 @@ class Pairs:
 
     def changed(self, cell: Cell, victim: str, undefended: str) -> Cell:
         """The cell with its change, where the twin was measured alike."""
-        if cell.source is None:
+        if cell.source is None or cell.source not in self.values:
             return cell
         other = self._other(cell.source, victim, undefended)
-        if other is None or cell.source not in self.values or other not in self.values:
+        if other is None or other not in self.values:
             return cell
         return replace(cell, change=difference(self.values[cell.source], self.values[other]))
 

@@ -107,7 +107,8 @@ def membership(table: Table, victim: str, rate: float, twin: str | None) -> Cell
         if (each.subject, each.kind, each.figure, each.judge, each.against) == wanted
     )
     by = f"{line.judge} at FPR {rate:g}, the first of {_count(len(told))}"
-    return Cell(line.value, floor=rate, by=by, change=next(changes, None))
+    source = (victim, line.figure, line.judge)
+    return Cell(line.value, floor=rate, by=by, source=source, change=next(changes, None))
 
 
 def attributes(

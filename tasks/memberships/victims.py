@@ -12,16 +12,16 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mipriv import stats
 from mipriv.attacks.membership import Answers, Membership
 from mipriv.errors import InputError
 from mipriv.metrics import membership as metrics
-from mipriv.metrics.membership import Detection
 from mipriv.stats import Figure
 from tasks import shadow_victims
 from tasks.engine.params import Block, plugin_knobs
 from tasks.leakage import Line
+from tasks.memberships import scored
 from tasks.memberships.grids import AUC, TPR
+from tasks.memberships.scored import Scored
 from tasks.shadow_victims import Row
 
 KIND, DIFFERENCE, FLOOR = "membership of a victim", "membership difference", "membership floor"
@@ -53,6 +53,7 @@ class Told:
         subject: the victim, as other tables call it.
         row: of `shadow_victims`.
         attack: by name.
+        records: which were asked about, in words.
         seeds: of the victim.
         scores: [T, N], a target a training seed; of a refused attack, empty.
         members: [T, N] bool.
@@ -62,16 +63,17 @@ class Told:
     subject: str
     row: str
     attack: str
+    records: str
     seeds: list[int]
     scores: Tensor
     members: Tensor
     refused: str | None
 
-    def at(self, wanted: Victims, seeds: list[int]) -> Detection:
-        """True positives of these seeds; resampled alike wherever seeds and records are as many."""
-        places = [self.seeds.index(seed) for seed in seeds]
-        scores, members = self.scores[places], self.members[places]
-        return metrics.pooled(scores, members, wanted.rate, resamples=wanted.resamples)
+    def scored(self, wanted: Victims) -> Scored:
+        """What pairs it with others."""
+        return Scored(
+            self.attack, self.records, wanted.rate, wanted.resamples, self.seeds, self.scores, self.members
+        )
 
 
 def attack(
@@ -92,7 +94,10 @@ def attack(
                 "membership", plan.attack, plan.knobs, "evaluate_membership.victims"
             )
             scores, refused = _scored(attacker, targets, references)
-            found.append(Told(row.subject, name, called, seeds[name], scores, targets.members, refused))
+            asked = f"{row.data}, pool {row.seed}"
+            found.append(
+                Told(row.subject, name, called, asked, seeds[name], scores, targets.members, refused)
+            )
     return found
 
 
@@ -129,34 +134,41 @@ def scores(folder: Path, row: str, name: str) -> tuple[Tensor, Tensor] | str:
     return found["scores"], found["members"]
 
 
+def kept(found: list[Told], wanted: Victims) -> dict[scored.Key, Scored]:
+    """Scores by victim and attack, where the rate of false positives can be told."""
+    return {
+        (one.subject, one.attack): one.scored(wanted)
+        for one in found
+        if one.refused is None and _resolved(one, wanted)
+    }
+
+
+def _resolved(told: Told, wanted: Victims) -> bool:
+    return metrics.unresolved(_distinct(told), wanted.rate) is None
+
+
+def _distinct(told: Told) -> int:
+    return int((~told.members).any(0).sum())
+
+
 def lines(found: list[Told], wanted: Victims) -> Iterator[Line]:
     """Of every victim and attack TPR and AUC; TPR against that of the undefended one on the same records."""
     figure = TPR.format(wanted.rate)
     told = {(one.row, one.attack): one for one in found if one.refused is None}
     for (row, name), own in told.items():
-        distinct = int((~own.members).any(0).sum())
-        if metrics.unresolved(distinct, wanted.rate) is None:
-            seen = own.at(wanted, own.seeds)
+        if _resolved(own, wanted):
+            seen = own.scored(wanted).at(own.seeds)
             yield Line(own.subject, KIND, figure, name, "", seen.tpr)
-            exact = Figure(wanted.rate, wanted.rate, wanted.rate, distinct, len(own.seeds), "by definition")
+            exact = Figure(
+                wanted.rate, wanted.rate, wanted.rate, _distinct(own), len(own.seeds), "by definition"
+            )
             yield Line(own.subject, FLOOR, figure, GUESSING, name, exact)
             other = told.get((str(wanted.undefended), name))
             if other is not None and row != wanted.undefended:
-                yield from _difference(own, other, wanted, figure)
+                change = scored.difference(own.scored(wanted), other.scored(wanted))
+                if change is not None:
+                    yield Line(own.subject, DIFFERENCE, figure, own.attack, other.subject, change)
         yield Line(own.subject, KIND, AUC, name, "", _auc(own))
-
-
-def _difference(own: Told, other: Told, wanted: Victims, figure: str) -> Iterator[Line]:
-    """Paired by training seeds that both have, and by records, which are the same."""
-    seeds = [seed for seed in own.seeds if seed in other.seeds]
-    if not seeds or not torch.equal(own.members[0], other.members[0]):
-        return
-    one, two = own.at(wanted, seeds), other.at(wanted, seeds)
-    again = np.array(one.again) - np.array(two.again)
-    low, high = stats.interval(again[~np.isnan(again)])
-    point = one.tpr.point - two.tpr.point
-    value = Figure(point, low, high, one.tpr.n, len(seeds), "paired pigeonhole bootstrap")
-    yield Line(own.subject, DIFFERENCE, figure, own.attack, other.subject, value)
 
 
 def _auc(own: Told) -> Figure:

@@ -58,10 +58,10 @@ def test_a_refused_attack_says_why_and_few_records_resolve_no_rate(tmp_path: Pat
     scores, members = torch.rand(1, 60), (torch.arange(60) < 30)[None]
     empty = torch.zeros(0, 0)
     found = [
-        Told("none", "plain", "lira", [0], scores, members, None),
-        Told("none", "plain", "rmia", [0], empty, members, "rmia: no population"),
-        Told("faces/cem", "cut", "lira", [0], scores, members, None),
-        Told("faces/cem", "cut", "rmia", [0], empty, members, "rmia: no population"),
+        Told("none", "plain", "lira", "faces, pool 0", [0], scores, members, None),
+        Told("none", "plain", "rmia", "faces, pool 0", [0], empty, members, "rmia: no population"),
+        Told("faces/cem", "cut", "lira", "faces, pool 0", [0], scores, members, None),
+        Told("faces/cem", "cut", "rmia", "faces, pool 0", [0], empty, members, "rmia: no population"),
     ]
     victims.leave(found, tmp_path)
     lines = remembered.lines(table((-0.38, -0.5, -0.2)), ROWS, WANTED, tmp_path)

@@ -23,7 +23,9 @@ def told(row: str, memory: float) -> Told:
 
     references = answers(torch.cat([half[1:], ~half[1:]]))
     attacker = plugin.load("membership", PLAN["attack"], **PLAN["knobs"])  # type: ignore[arg-type]
-    return Told(row, row, "lira", [0], attacker(answers(half[:1]), references), half[:1], None)
+    return Told(
+        row, row, "lira", "faces, pool 0", [0], attacker(answers(half[:1]), references), half[:1], None
+    )
 
 
 def test_memory_is_told_chance_is_not_and_the_difference_is_paired() -> None:
