@@ -71,8 +71,8 @@ def described(with_scores: bool = True) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Revisions `none` (no table yet), `first` (no scores beside it), `old`, `better` (less leaks), `other` (of
-    other training seeds), `drawn` (other records)."""
+    """Revisions `none` (no table yet), `first` (no scores beside it), `old`, `better` (less leaks),
+    `other` (of other training seeds), `drawn` (other records)."""
     project = tmp_path_factory.mktemp("compare") / "project"
     (project / "out/table").mkdir(parents=True)
     (project / ".gitignore").write_text("/out/\n")
