@@ -30,7 +30,7 @@ class Scored:
         rate: of false positives.
         resamples: of an interval.
         seeds: of training.
-        scores: [T, N] float32, NaN where an attack has none.
+        scores: [T, N] float64, as attacks leave them; NaN where one has none.
         members: [T, N] bool.
     """
 
@@ -53,7 +53,7 @@ class Scored:
         return (
             unpaired(self, other) is None
             and self.seeds == other.seeds
-            and bool(torch.equal(self.scores.nan_to_num(), other.scores.nan_to_num()))
+            and np.array_equal(self.scores.numpy(), other.scores.numpy(), equal_nan=True)
         )
 
     def plain(self) -> dict[str, Any]:
@@ -69,7 +69,8 @@ class Scored:
         scores = [[float("nan") if score is None else score for score in row] for row in value["scores"]]
         members = torch.tensor([[each == "1" for each in row] for row in value["members"]])
         kept = {name: value[name] for name in ("attack", "records", "rate", "resamples")}
-        return cls(**kept, seeds=list(value["seeds"]), scores=torch.tensor(scores), members=members)
+        kept["scores"] = torch.tensor(scores, dtype=torch.float64)
+        return cls(**kept, seeds=list(value["seeds"]), members=members)
 
 
 def unpaired(one: Scored, other: Scored) -> str | None:
@@ -84,7 +85,17 @@ def unpaired(one: Scored, other: Scored) -> str | None:
     own, others = (each.members[[each.seeds.index(seed) for seed in shared]] for each in (one, other))
     if one.records != other.records or not torch.equal(own, others):
         return "other records"
+    if not all(_resolved(each, shared) for each in (one, other)):
+        return "too few records with a score"
     return None
+
+
+def _resolved(one: Scored, seeds: list[int]) -> bool:
+    """Whether these seeds alone still tell the rate: an attack may have no score of a record."""
+    places = [one.seeds.index(seed) for seed in seeds]
+    known, members = ~one.scores[places].isnan(), one.members[places]
+    distinct = int((known & ~members).any(0).sum())
+    return bool((known & members).any()) and metrics.unresolved(distinct, one.rate) is None
 
 
 def difference(one: Scored, other: Scored) -> Figure | None:

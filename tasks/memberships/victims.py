@@ -135,12 +135,15 @@ def scores(folder: Path, row: str, name: str) -> tuple[Tensor, Tensor] | str:
 
 
 def kept(found: list[Told], wanted: Victims) -> dict[scored.Key, Scored]:
-    """Scores by victim and attack, where the rate of false positives can be told."""
-    return {
-        (one.subject, one.attack): one.scored(wanted)
-        for one in found
-        if one.refused is None and _resolved(one, wanted)
-    }
+    """Scores by victim and attack, where the rate of false positives can be told.
+
+    Of a victim with several rows those of the first: the table shows its figure.
+    """
+    first: dict[scored.Key, Scored] = {}
+    for one in found:
+        if one.refused is None and _resolved(one, wanted):
+            first.setdefault((one.subject, one.attack), one.scored(wanted))
+    return first
 
 
 def _resolved(told: Told, wanted: Victims) -> bool:

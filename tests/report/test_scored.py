@@ -11,7 +11,7 @@ from tasks.memberships import scored
 from tasks.memberships.scored import Scored, difference, unpaired
 
 MEMBERS = torch.arange(80).repeat(3, 1) < 40
-DRAWN = torch.randn(3, 80, generator=torch.Generator().manual_seed(0))
+DRAWN = torch.randn(3, 80, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 OWN = Scored("lira", "faces, pool 0", 0.25, 30, [0, 1, 2], DRAWN + MEMBERS, MEMBERS)
 
 
@@ -44,6 +44,22 @@ def test_what_is_written_is_read_bit_for_bit_unknown_scores_too(tmp_path: Path) 
 def test_others_do_not_pair(other: Scored, why: str) -> None:
     assert unpaired(OWN, other) == unpaired(other, OWN) == why
     assert difference(OWN, other) is None and not OWN.same(other)
+
+
+def test_seeds_of_both_that_leave_too_few_scores_do_not_pair() -> None:
+    sparse = OWN.scores.clone()
+    sparse[0, 45:] = float("nan")
+    one, other = replace(OWN, scores=sparse), replace(OWN, seeds=[0, 8, 9])
+    assert one.at(one.seeds).tpr.point > 0
+    assert unpaired(one, other) == unpaired(other, one) == "too few records with a score"
+    assert difference(one, other) is None
+
+
+def test_an_unknown_score_is_no_score_of_zero() -> None:
+    unknown, zero = OWN.scores.clone(), OWN.scores.clone()
+    unknown[0, 0], zero[0, 0] = float("nan"), 0.0
+    assert replace(OWN, scores=unknown).same(replace(OWN, scores=unknown.clone()))
+    assert not replace(OWN, scores=unknown).same(replace(OWN, scores=zero))
 
 
 def test_only_seeds_of_both_are_paired() -> None:

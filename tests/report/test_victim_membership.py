@@ -1,10 +1,12 @@
 """Attacks on a victim by its shadows: one that remembers is told, one that does not is left to chance."""
 
+from dataclasses import replace
+
 import torch
 
 from mipriv import plugin
 from mipriv.attacks.membership import Answers
-from tasks.memberships.victims import Attack, Told, Victims, lines
+from tasks.memberships.victims import KIND, Attack, Told, Victims, kept, lines
 
 RECORDS = 400
 PLAN = {"attack": "lira", "knobs": {"mode": "online", "variance": "fixed"}}
@@ -26,6 +28,13 @@ def told(row: str, memory: float) -> Told:
     return Told(
         row, row, "lira", "faces, pool 0", [0], attacker(answers(half[:1]), references), half[:1], None
     )
+
+
+def test_of_a_victim_in_two_rows_the_first_is_kept_which_the_table_shows() -> None:
+    first, second = told("none", 0.0), replace(told("none", 2.0), row="again", records="faces, pool 1")
+    shown = next(line for line in lines([first, second], WANTED) if line.kind == KIND)
+    (own,) = kept([first, second], WANTED).values()
+    assert own.records == "faces, pool 0" and own.at(own.seeds).tpr == shown.value
 
 
 def test_memory_is_told_chance_is_not_and_the_difference_is_paired() -> None:
