@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from mipriv import plugin
 from mipriv.errors import InputError
 from tasks import report, report_attributes, report_membership, report_split
 from tasks.check import check, main
+from tasks.checks import splits
 from tasks.checks.parameters import Parameters
 from tasks.engine import params
 
@@ -107,11 +109,6 @@ WRONG = [
         r"report_membership\.roc: \[128, 3\]; allowed: \[128, 10\], .*\[8, 2\], of digits",
     ),
     ("split.rows.partitioning.knobs.private", "high", r"private: 'high'.*allowed: at_least_five"),
-    (
-        "split.rows.partitioning.knobs.classes",
-        1,
-        r"split\.rows\.partitioning\.arms\.none, classes: 1; allowed: 2 or more, as 'at_least_five' has",
-    ),
     ("attributes.rows.partitioning.victim", "parity", r"rows\.partitioning\.victim: 'parity' does not exist"),
     ("attributes.rows.partitioning.data", "law", r"rows\.partitioning\.data: 'law'.*allowed: digits"),
     (
@@ -334,3 +331,11 @@ def test_no_parameter_is_called_what_the_run_cache_of_dvc_passes_over(desk: dict
     ]
     found = [at for at in (*keys(desk), *knobs) if at[-1] in ("size", "nfiles")]
     assert found == [("prepare", "rows", row, "transform", "size") for row in desk["prepare"]["rows"]]
+
+
+def test_a_defence_is_told_of_every_class_that_it_hides() -> None:
+    wanted: Any = SimpleNamespace(attribute_names=lambda _: ["kind"], classes=lambda *_: 10)
+    splits._hides(wanted, "split.rows.game.arms.some", "images", "kind", 10)
+    said = r"^params\.yaml: split\.rows\.game\.arms\.some, classes: 9; allowed: 10 or more, as 'kind' has$"
+    with pytest.raises(InputError, match=said):
+        splits._hides(wanted, "split.rows.game.arms.some", "images", "kind", 9)
