@@ -197,7 +197,10 @@ def _residual(client: Sender, images: Tensor, observed: Tensor) -> Tensor:
     """[n], of the images' features without what is drawn, against the mean of what was observed."""
     wanted = observed.mean(1)
     features = in_chunks(lambda x: client.network(x.to(wanted)), images, CHUNK)
-    return residual(features, wanted).float().cpu()
+    found = residual(features, wanted)
+    # To features that are all zero nothing is relative: where something comes back, all of it is off.
+    silent = (wanted.flatten(1) == 0).all(1)
+    return found.where(~silent, found.clamp(max=1)).float().cpu()
 
 
 def _observed(

@@ -14,7 +14,7 @@ from mipriv.errors import InputError
 from mipriv.models.simulator import Design, Simulator
 from tasks.knowledge import Setting, known_by, targets_of
 from tasks.leakage import MSE, Line
-from tasks.reconstruct import SIMULATED, Reconstruct, Row, _simulate
+from tasks.reconstruct import SIMULATED, Reconstruct, Row, _residual, _simulate
 from tasks.split import Splits
 from tasks.splits import certificates, gains
 from tasks.splits.clients import Client
@@ -116,6 +116,13 @@ def test_decoders_inside_a_training_are_scored_on_what_the_attack_is_given(tmp_p
     with pytest.raises(InputError):
         Line("row/arm", "reconstruction", MSE, "", "v/arm", told)  # type: ignore[arg-type]
     assert not list(Recovered("row/arm", row, "arm", errors, chosen.labels, [{}]).simulated())
+
+
+def test_where_nothing_was_sent_what_comes_back_is_all_off_or_nothing() -> None:
+    sent = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]], [[0.0, 0.0]]])  # three images, asked once
+    client: Any = SimpleNamespace(network=lambda images: images)
+    found = _residual(client, torch.tensor([[3.0, 5.0], [1e-3, 0.0], [0.0, 0.0]]), sent)
+    assert found.tolist() == pytest.approx([0.2, 1.0, 0.0])
 
 
 def test_a_few_targets_are_as_many_of_each_person() -> None:
